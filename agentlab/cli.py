@@ -1,0 +1,252 @@
+"""The command line `agentlab`: each verb reads its words, calls the library and prints what comes next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from agentlab import __version__
+from agentlab.types import AgentlabError
+
+if TYPE_CHECKING:
+    from agentlab.discover import Progress
+
+app = typer.Typer(
+    help="Discover scaling laws that extrapolate.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+runs_app = typer.Typer(help="List, show and resume runs.", no_args_is_help=True, rich_markup_mode=None)
+tools_app = typer.Typer(help="List tool servers' tools and call one.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(runs_app, name="runs")
+app.add_typer(tools_app, name="tools")
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="key=value ...", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON line last.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain progress lines, no live display.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; a mistake of the user's ends in one line and its exit code."""
+    try:
+        app(standalone_mode=False)
+    except AgentlabError as error:
+        print(f"agentlab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        print("agentlab: stopped; `agentlab runs` lists what can be resumed", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except typer.TyperException as error:
+        print(f"agentlab: {_one_line(error)}; see agentlab --help", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _one_line(error: typer.TyperException) -> str:
+    return " ".join(str(getattr(error, "format_message", lambda: error)()).split())
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Discover scaling laws that extrapolate."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def discover(
+    words: Words = None, as_json: Json = False, plain: Plain = False, dry_run: Annotated[bool, typer.Option()] = False
+) -> None:
+    """Find a law: task=NAME, or data=FILE.csv target=COL features=A,B."""
+    from agentlab import runs
+    from agentlab.table import intake
+    from agentlab.types import RunConfig
+    from agentlab.words import read_words
+
+    config = read_words(words or [], RunConfig)
+    taken = intake(config)
+    if dry_run:
+        _dry_run(taken, config)
+        return
+    folder = runs.create(config, taken)
+    _carry_out(folder, as_json=as_json, plain=plain)
+
+
+def _carry_out(folder: Path, *, as_json: bool, plain: bool) -> None:
+    from agentlab import runs
+    from agentlab.display import watch
+
+    with watch(folder, plain=plain or as_json or not sys.stdout.isatty()) as tell:
+        runs.carry_out(folder, tell)
+    _print_result(folder, as_json=as_json)
+
+
+def _print_result(folder: Path, *, as_json: bool) -> None:
+    from agentlab import runs
+    from agentlab.display import summary
+
+    result = runs.result(folder)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(summary(result))
+
+
+def _dry_run(taken: Any, config: Any) -> None:
+    from agentlab.discover import DEFAULT_CANDIDATES
+
+    task, rows = taken.task, taken.rows
+    hidden = "none" if taken.holdout is None else len(taken.holdout)
+    print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
+    print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}; scale {task.scale}; residual {task.residual}")
+    print(f"up to {config.budget.candidates or DEFAULT_CANDIDATES} candidates of at most {task.max_params} parameters")
+    print("nothing was run; leave --dry-run out to start")
+
+
+@app.command()
+def fit(
+    words: Words = None,
+    law: Annotated[str, typer.Option(help="The formula; names that are not columns are parameters.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Fit one formula: agentlab fit DATA target=COL features=A,B --law "E + A/n**a"."""
+    from agentlab.display import fitted
+    from agentlab.fitting import bootstrap, fit_rows
+    from agentlab.law import parse
+    from agentlab.selection import fit_options, rounded
+    from agentlab.table import intake
+    from agentlab.types import EvaluationError, RunConfig
+    from agentlab.words import UsageError, read_words
+
+    if not law:
+        raise UsageError('agentlab fit: no formula; give one with --law "E + A/n**a"')
+    config = read_words(_data_first(words or []), RunConfig, "agentlab fit")
+    task, rows = (taken := intake(config)).task, taken.rows
+    formula = parse(law, task.names)
+    options = fit_options(task, 48, config.seed)
+    found = fit_rows(formula, rows, options)
+    if not found.ok:
+        raise EvaluationError(f"{formula.text} does not fit: {found.reason}")
+    intervals = bootstrap(formula, rows, found, draws=200, seed=config.seed, options=options)
+    figures = {"formula": formula.text, "latex": formula.latex(), "key": formula.key, "n_params": formula.n_params}
+    quality = [
+        {"group": g, "target": t, "n": f.n, "residual_scale": f.sigma, "converged": f.converged, "condition": f.condition}
+        for (g, t), f in found.fits.items()
+    ]
+    answer = figures | {"params": rounded(found), "intervals": intervals, "fits": quality}
+    print(json.dumps(answer) if as_json else fitted(answer))
+
+
+def _data_first(words: list[str]) -> list[str]:
+    """`agentlab fit FILE.csv ...` and `agentlab fit data=FILE.csv ...` are the same."""
+    return [f"data={words[0]}", *words[1:]] if words and "=" not in words[0] else words
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help="A run id or its folder.")], words: Words = None, as_json: Json = False
+) -> None:
+    """Predict at new points: agentlab predict RUN data=POINTS.csv."""
+    from agentlab.display import predictions
+    from agentlab.predict import predict as at_points
+
+    answer = at_points(run, words or [])
+    print(json.dumps(answer) if as_json else predictions(answer))
+
+
+@app.command()
+def tasks(words: Annotated[list[str] | None, typer.Argument(metavar="[show NAME]")] = None, as_json: Json = False) -> None:
+    """List the tasks, or show one: agentlab tasks show NAME."""
+    from agentlab.catalog import load_task, task_names
+    from agentlab.display import task_page
+    from agentlab.words import UsageError
+
+    match words or []:
+        case []:
+            found = [load_task(name) for name in task_names()]
+            rows = [{"name": t.name, "title": t.title} for t in found]
+            print(json.dumps(rows) if as_json else "\n".join(f"{r['name']:24s} {r['title']}" for r in rows))
+            if not as_json and rows:
+                print(f"\nnext: agentlab tasks show {rows[0]['name']}")
+        case ["show", name]:
+            print(task_page(load_task(name), as_json=as_json))
+        case other:
+            raise UsageError(f"agentlab tasks: {' '.join(other)!r} is not `show NAME`")
+
+
+@runs_app.command("list")
+def runs_list(out: str = "runs", as_json: Json = False) -> None:
+    """List the runs of a folder."""
+    from agentlab import runs
+
+    rows = [runs.status(folder) for folder in runs.list_runs(out)]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['run']:32s} {row['state']:12s} {row['evaluated']:>6} candidates  {row['formula']}")
+    print(f"\nnext: agentlab runs show {rows[-1]['run']}" if rows else "no runs yet; next: agentlab discover task=moe_leverage")
+
+
+@runs_app.command("show")
+def runs_show(run: str, out: str = "runs", as_json: Json = False) -> None:
+    """Show what a run found."""
+    from agentlab import runs
+
+    _print_result(runs.find(run, out), as_json=as_json)
+
+
+@runs_app.command("resume")
+def runs_resume(run: str, out: str = "runs", as_json: Json = False, plain: Plain = False) -> None:
+    """Continue a run that was stopped or killed; its trace becomes the one it would have been."""
+    from agentlab import runs
+
+    _carry_out(runs.find(run, out), as_json=as_json, plain=plain)
+
+
+@tools_app.command("list")
+def tools_list(as_json: Json = False) -> None:
+    """List every tool of every server."""
+    from agentlab.toolbox import list_tools
+
+    found = list_tools()
+    if as_json:
+        print(json.dumps(found))
+        return
+    for tool in found:
+        print(f"{tool['name']:18s} {tool['description'].splitlines()[0]}")
+    print("\nnext: agentlab tools call fit.law data=RUN_FOLDER 'formula=E + A/N**a'")
+
+
+@tools_app.command("call")
+def tools_call(tool: Annotated[str, typer.Argument(metavar="SERVER.TOOL")], words: Words = None) -> None:
+    """Call one tool: values are read as JSON where they are JSON, else as text."""
+    from agentlab.toolbox import call_once
+    from agentlab.words import tool_arguments
+
+    print(json.dumps(call_once(tool, tool_arguments(words or []))))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has and what agentlab can use of it."""
+    from agentlab.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps(findings))
+        return
+    for name, finding in findings.items():
+        print(f"{name:14s} {finding}")
+    print("\nnext: agentlab discover task=moe_leverage")

@@ -1,0 +1,159 @@
+"""What a person sees: live progress with the best law so far, and pages of plain text for results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentlab.types import Task
+
+if TYPE_CHECKING:
+    from agentlab.discover import Progress
+
+PLAIN_EVERY = 2.0
+"""Seconds between progress lines where the output is no terminal."""
+
+SHOWN_GROUPS = 6
+"""Groups whose parameters are printed; the rest are counted."""
+
+
+@contextmanager
+def watch(folder: Path, *, plain: bool) -> Iterator[Callable[[Progress], None]]:
+    """A function to tell progress to: one live line on a terminal, else a line now and then on stderr."""
+    if plain:
+        yield _plain_teller(folder)
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text(f"{folder}: starting the tool servers ..."), console=Console(), refresh_per_second=8) as live:
+        yield lambda progress: live.update(Text(_line(progress)))
+
+
+def _plain_teller(folder: Path) -> Callable[[Progress], None]:
+    print(f"run {folder}", file=sys.stderr)
+    last = [0.0]
+
+    def tell(progress: Progress) -> None:
+        if time.monotonic() - last[0] >= PLAIN_EVERY or progress.phase != "search":
+            last[0] = time.monotonic()
+            print(_line(progress).replace("\n", "   "), file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _line(progress: Progress) -> str:
+    """E.g. "640/1500 candidates, 210 rejected, 8 s" and the best law so far below it."""
+    limit = f"/{progress.limit}" if progress.limit else ""
+    what = f"{progress.committed}{limit} candidates, {progress.rejected} rejected, {progress.seconds:.0f} s"
+    if progress.phase != "search":
+        what += f"; {progress.phase}: many starts, more cuts"
+    if progress.best is None or progress.best.outcome.dev is None:
+        return f"{what}\nno law yet"
+    dev = progress.best.outcome.dev
+    return f"{what}\nbest so far: {progress.best.proposal.formula}   (inner extrapolation: error {dev.are:.2%}, R2 {dev.r2:.4f})"
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """A run's result as a page: the law, its parameters with intervals, its errors beside the published law's."""
+    law, score = result["law"], result["score"]
+    lines = [f"law       {law['formula']}", f"          {law['n_params']} parameters; entry {law['entry']} of {result['dir']}/trace.jsonl", ""]
+    lines += _parameters(law["params"], law["intervals"])
+    lines += ["", f"{'errors':34s} {'R2':>8s} {'MAE':>9s} {'ARE':>8s} {'rows':>6s}"]
+    for title, key in _SCORES:
+        if score.get(key) is not None:
+            lines.append(_score_line(title, score[key]))
+    if score.get("holdout") is None:
+        lines.append("no hold-out: give one with holdout=FILE.csv or holdout=\"expression\"")
+    counts = result["counts"]
+    reasons = ", ".join(f"{v} {k}" for k, v in counts["rejected"].items()) or "none"
+    lines += ["", f"tried     {counts['evaluated']} candidates kept; rejected: {reasons}"]
+    lines += [f"cost      {result['cost']['seconds']:.1f} s of search", f"verdict   {result['verdict']}"]
+    lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
+    return "\n".join(lines)
+
+
+_SCORES = (
+    ("inner extrapolation (top quarter)", "dev"),
+    ("hold-out", "holdout"),
+    ("hold-out, published law", "reference_holdout"),
+    ("hold-out, published form refitted", "refitted_reference_holdout"),
+)
+
+
+def _score_line(title: str, s: Mapping[str, float]) -> str:
+    return f"{title:34s} {s['r2']:8.4f} {s['mae']:9.4g} {s['are']:8.2%} {s['n']:6d}"
+
+
+def _parameters(params: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'parameter':14s} {'value':>12s}   90% interval (resampled training runs)"]
+    for group in list(params)[:SHOWN_GROUPS]:
+        for target, values in params[group].items():
+            if len(params) > 1 or len(params[group]) > 1:
+                lines.append(f"  {group} / {target}")
+            for name, value in values.items():
+                low, high = intervals[group][target][name]
+                lines.append(f"{name:14s} {value:12.5g}   [{low:.5g}, {high:.5g}]")
+    if len(params) > SHOWN_GROUPS:
+        lines.append(f"  ... and {len(params) - SHOWN_GROUPS} more groups: --json prints all")
+    return lines
+
+
+def fitted(answer: Mapping[str, Any]) -> str:
+    """The page of `agentlab fit`."""
+    lines = [f"law       {answer['formula']}", ""] + _parameters(answer["params"], answer["intervals"]) + [""]
+    for f in answer["fits"][:SHOWN_GROUPS]:
+        lines.append(
+            f"{f['group']} / {f['target']}: {f['n']} rows, residual scale {f['residual_scale']:.4g}, "
+            f"{f['converged']:.0%} of the starts at the best, condition {f['condition']:.3g}"
+        )
+    weak = [f for f in answer["fits"] if f["condition"] > POORLY_IDENTIFIED]
+    if weak:
+        lines.append(f"{len(weak)} fit(s) with a condition number above {POORLY_IDENTIFIED:.0e}: parameters are poorly identified")
+    return "\n".join(lines)
+
+
+POORLY_IDENTIFIED = 1e5
+"""Condition number of the scaled Jacobian above which single parameters mean little (FACTS section 4)."""
+
+
+def predictions(answer: Mapping[str, Any]) -> str:
+    """The page of `agentlab predict`: CSV on stdout."""
+    columns = answer["columns"]
+    names = list(columns)
+    rows = zip(*columns.values(), strict=True)
+    return "\n".join([",".join(names), *(",".join(_cell(v) for v in row) for row in rows)])
+
+
+def _cell(value: object) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def task_page(task: Task, *, as_json: bool) -> str:
+    """What a task is about."""
+    reference = task.reference
+    page: dict[str, Any] = {
+        "name": task.name,
+        "title": task.title,
+        "features": {v.name: {"unit": v.unit, "description": v.description, "monotone": v.monotone} for v in task.features},
+        "targets": list(task.targets),
+        "group": task.group,
+        "scale": task.scale,
+        "residual": task.residual,
+        "max_params": task.max_params,
+        "reference": None if reference is None else {"formula": reference.formula, "source": reference.source},
+    }
+    if as_json:
+        return json.dumps(page)
+    lines = [f"{task.name}: {task.title}", ""]
+    lines += [f"  {v.name:16s} {v.unit:12s} {v.description}" for v in task.features]
+    lines += [f"  -> {', '.join(task.targets)}   (scale {task.scale}, at most {task.max_params} parameters)"]
+    if reference is not None:
+        lines += [f"  published law: {reference.formula}", f"  {reference.source}"]
+    return "\n".join([*lines, "", f"next: agentlab discover task={task.name}"])

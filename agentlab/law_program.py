@@ -1,0 +1,177 @@
+"""Numbers out of a law: a tape of NumPy operations over slots, with exact derivatives by reverse accumulation per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agentlab.law_ops import BACKWARD, FORWARD, Backward, Value
+from agentlab.law_tree import LawError, Node, Num, Sym, nearest
+from agentlab.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One slot of the tape: an operation on earlier slots, or a leaf ("num" with its value, "sym" with its name)."""
+
+    op: str
+    args: tuple[int, ...]
+    value: float = 0.0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A step that depends on what is free, and therefore runs at every call."""
+
+    slot: int
+    args: tuple[int, ...]
+    forward: Callable[..., Value]
+    backward: Backward
+    needed: tuple[bool, ...]
+
+
+def tape_of(node: Node) -> tuple[Step, ...]:
+    """The tree as steps in order of evaluation, equal subtrees computed once; the last step is the law."""
+    steps: dict[Step, int] = {}
+
+    def slot(item: Node) -> int:
+        if isinstance(item, Num):
+            step = Step("num", (), value=item.value)
+        elif isinstance(item, Sym):
+            step = Step("sym", (), name=item.name)
+        else:
+            step = Step(item.op, tuple([slot(a) for a in item.args]))
+        return steps.setdefault(step, len(steps))
+
+    slot(node)
+    return tuple(steps)
+
+
+class Program:
+    """A law bound to n rows: what depends on columns only (log N, ...) is computed once.
+
+    `program(params)` is the law's value, (..., P) -> (..., n); `with_jacobian` adds its derivatives. Bad numbers come
+    out as nan or inf, never as an exception or a warning. With `variable`, the derivatives are taken in that column.
+    """
+
+    def __init__(
+        self, tape: Sequence[Step], columns: Mapping[str, FloatArray], params: Sequence[str], variable: str | None = None
+    ) -> None:
+        self.params = tuple(params)
+        self.n = len(next(iter(columns.values()))) if columns else 1
+        self._rows = len(self.params) if variable is None else 1
+        self._values: list[Value | None] = []
+        self._leaves: list[tuple[int, int]] = []
+        self._wrt: list[tuple[int, int]] = []
+        self._live: list[_Live] = []
+        with np.errstate(all="ignore"):
+            self._root = self._bind(tape, columns, variable)
+
+    def _bind(self, tape: Sequence[Step], columns: Mapping[str, FloatArray], variable: str | None) -> int:
+        position = {name: i for i, name in enumerate(self.params)}
+        values, where, free = self._values, [], set[int]()
+        for step in tape:
+            slot = len(values)
+            if step.op == "num":
+                values.append(np.float64(step.value))  # type: ignore[arg-type]
+            elif step.op == "sym" and step.name in position:
+                values.append(None)
+                free.add(slot)
+                self._leaves.append((slot, position[step.name]))
+                if variable is None:
+                    self._wrt.append((slot, position[step.name]))
+            elif step.op == "sym":
+                values.append(_column(columns, step.name))
+                if step.name == variable:
+                    free.add(slot)
+                    self._wrt.append((slot, 0))
+            else:
+                slot = self._operation(step.op, tuple([where[a] for a in step.args]), free)
+            where.append(slot)
+        return where[-1]
+
+    def _operation(self, op: str, args: tuple[int, ...], free: set[int]) -> int:
+        """Adds one operation, computed now if its arguments are fixed; returns its slot."""
+        values = self._values
+        if free.isdisjoint(args):
+            values.append(FORWARD[op](*[values[a] for a in args]))
+            return len(values) - 1
+        if op == "**":
+            op, args = self._cheaper_power(args, free)
+        slot = len(values)
+        values.append(None)
+        free.add(slot)
+        needed = tuple([a in free for a in args])
+        self._live.append(_Live(slot, args, FORWARD[op], BACKWARD[op], needed))
+        return slot
+
+    def _cheaper_power(self, args: tuple[int, ...], free: set[int]) -> tuple[str, tuple[int, ...]]:
+        """A power as the operation that computes it fastest with the same result."""
+        base, exponent = args
+        fixed = self._values[exponent]
+        if exponent not in free and fixed is not None and np.ndim(fixed) == 0:
+            op = {2.0: "square", -1.0: "reciprocal", 0.5: "sqrt"}.get(float(fixed))
+            return (op, (base,)) if op else ("**", args)
+        column = self._values[base]
+        if base not in free and column is not None and np.all(column > 0.0):
+            self._values.append(np.log(column))
+            return "expmul", (len(self._values) - 1, exponent)
+        return "**", args
+
+    def _forward(self, params: FloatArray) -> tuple[FloatArray, list[Value]]:
+        values: list[Value] = self._values.copy()  # type: ignore[assignment]
+        params = np.asarray(params, dtype=np.float64)
+        if params.ndim == 0 or params.shape[-1] != len(self.params):
+            names = ", ".join(self.params)
+            raise LawError(f"parameters of shape {params.shape}: the last axis must hold {len(self.params)} ({names[:80]})")
+        for slot, i in self._leaves:
+            values[slot] = params[..., i, None]
+        for step in self._live:
+            values[step.slot] = step.forward(*[values[a] for a in step.args])
+        return params, values
+
+    def __call__(self, params: FloatArray) -> FloatArray:
+        """The law's value at each row: (..., P) -> (..., n)."""
+        with np.errstate(all="ignore"):
+            params, values = self._forward(params)
+        return self._full(values[self._root], params)
+
+    def with_jacobian(self, params: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The value (..., n) and its derivatives (..., P, n) in the parameters; with `variable`, (..., 1, n) in it."""
+        with np.errstate(all="ignore"):
+            params, values = self._forward(params)
+            adjoint = self._backward(values)
+        jacobian = np.zeros((*params.shape[:-1], self._rows, self.n))
+        for slot, i in self._wrt:
+            if (found := adjoint[slot]) is not None:
+                jacobian[..., i, :] = found
+        return self._full(values[self._root], params), jacobian
+
+    def _backward(self, values: list[Value]) -> list[Value | None]:
+        adjoint: list[Value | None] = [None] * len(values)
+        adjoint[self._root] = np.ones(())
+        for step in reversed(self._live):
+            g = adjoint[step.slot]
+            if g is None:
+                continue
+            parts = step.backward(g, values[step.slot], [values[a] for a in step.args], step.needed)
+            for slot, needed, part in zip(step.args, step.needed, parts, strict=True):
+                if needed:
+                    before = adjoint[slot]
+                    adjoint[slot] = part if before is None else before + part
+        return adjoint
+
+    def _full(self, value: Value, params: FloatArray) -> FloatArray:
+        shape = (*params.shape[:-1], self.n)
+        if np.shape(value) == shape and self._live:
+            return value
+        return np.array(np.broadcast_to(value, shape), dtype=np.float64)
+
+
+def _column(columns: Mapping[str, FloatArray], name: str) -> FloatArray:
+    if name not in columns:
+        raise LawError(f"no column {name}: {nearest(name, columns)}")
+    return np.asarray(columns[name], dtype=np.float64)

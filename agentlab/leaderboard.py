@@ -1,0 +1,135 @@
+"""Scores a run's law on its sealed hold-out, in a process of its own: `python -m agentlab.leaderboard RUN_FOLDER`.
+
+The only reader of hold-outs (DESIGN rule 3). A run is scored once; every further look gets the same figures and is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentlab.fitting import FitOptions, fit_rows
+from agentlab.law import Law, parse
+from agentlab.metrics import pooled
+from agentlab.run_rows import read_rows, read_sealed
+from agentlab.table import file_rows
+from agentlab.types import AgentlabError, EvaluationError, FloatArray, Rows, Score, Task
+
+LAW = "law.json"
+SCORES = "holdout.json"
+LOOKS = "looks.log"
+STARTS = 48
+
+Params = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Parameters by group, target and name."""
+
+
+def score_run(folder: Path) -> dict[str, Any]:
+    """The scores of a run on its hold-out, made at the first call and read back at every later one.
+
+    Returns "holdout" (the run's law), "reference" (the published law with its constants), "reference_refitted" (its form
+    fitted to the searched rows), each a Score as a mapping or None where there is nothing to score, and "looks".
+
+    Raises:
+        EvaluationError: the run has no law, or was scored with another one.
+    """
+    law = folder / LAW
+    if not law.is_file():
+        raise EvaluationError(f"{folder}: no {LAW}, so the run has no law to score; resume it with: agentlab runs resume {folder}")
+    text = law.read_bytes()
+    scores = _scored_before(folder, text)
+    if scores is None:
+        scores = _score(folder, json.loads(text)) | {"law_sha256": hashlib.sha256(text).hexdigest()}
+        _write_once(folder / SCORES, scores)
+    return {k: v for k, v in scores.items() if k != "law_sha256"} | {"looks": _count_look(folder / LOOKS)}
+
+
+def _scored_before(folder: Path, law: bytes) -> dict[str, Any] | None:
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    scores: dict[str, Any] = json.loads(path.read_text())
+    if scores["law_sha256"] != hashlib.sha256(law).hexdigest():
+        raise EvaluationError(f"{folder}: the hold-out was opened for another law; a run is scored once: start a new run")
+    return scores
+
+
+def _score(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    task, rows = read_rows(folder, every=True)
+    sealed = _sealed_rows(folder, task)
+    scores: dict[str, Any] = {"holdout": None, "reference": None, "reference_refitted": None}
+    if sealed is None:
+        return scores
+    law = parse(told["formula"], task.names)
+    scores["holdout"] = _figures(_pooled(sealed, _predict(law, told["params"], sealed)))
+    if task.reference is not None:
+        published = parse(task.reference.formula, task.names)
+        if set(published.params) <= set(task.reference.params):
+            everywhere = {g: dict.fromkeys(task.targets, task.reference.params) for g in sealed.groups}
+            scores["reference"] = _figures(_pooled(sealed, _predict(published, everywhere, sealed)))
+        fit = fit_rows(published, rows, FitOptions(starts=STARTS, residual=task.residual, bounds=task.bounds))
+        scores["reference_refitted"] = _figures(_pooled(sealed, fit.predict(published, sealed))) if fit.ok else None
+    return scores
+
+
+def _sealed_rows(folder: Path, task: Task) -> Rows | None:
+    """The rows sealed at intake, else those of the task's own hold-out file."""
+    if task.holdout_file is not None:
+        return file_rows(task, Path(task.holdout_file))
+    return read_sealed(folder)
+
+
+def _predict(law: Law, params: Params, rows: Rows) -> dict[str, FloatArray]:
+    """Predictions (n,) by target; nan where a group has no parameters."""
+    found = {target: np.full(len(rows), np.nan) for target in rows.targets}
+    for group in rows.groups:
+        mine = rows.group == group
+        columns = {name: values[mine] for name, values in rows.columns.items()}
+        for target, values in params.get(group, {}).items():
+            found[target][mine] = law.evaluate(columns, np.array([values[name] for name in law.params]))
+    return found
+
+
+def _pooled(rows: Rows, predictions: Mapping[str, FloatArray]) -> Score:
+    return pooled({target: (y, predictions[target]) for target, y in rows.targets.items()})
+
+
+def _figures(score: Score) -> dict[str, float]:
+    """Ten significant digits: what the trace keeps, the same on machines whose last bits differ."""
+    return {k: v if k == "n" else float(f"{v:.10g}") for k, v in dataclasses.asdict(score).items()}
+
+
+def _write_once(path: Path, scores: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(scores, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _count_look(path: Path) -> int:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("look\n")
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def main(words: list[str]) -> int:
+    """Score the run folder named on the command line and print one JSON line; returns the exit code."""
+    if len(words) != 1:
+        print("agentlab.leaderboard: name one run folder: python -m agentlab.leaderboard RUN_FOLDER", file=sys.stderr)
+        return 2
+    try:
+        print(json.dumps(score_run(Path(words[0]))))
+    except AgentlabError as error:
+        print(f"agentlab.leaderboard: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,233 @@
+"""Run folders: made, resumed, scored and read back; a run is `config.json`, its rows and `trace.jsonl`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agentlab.catalog import find_proposer
+from agentlab.discover import TRACE, Progress, Search, run
+from agentlab.law import parse
+from agentlab.run_rows import Intake, read_rows, write_rows
+from agentlab.toolbox import ServerSpec, Toolbox
+from agentlab.trace import SCHEMA, Record, Trace, read, rewind
+from agentlab.types import AgentlabError, Budget, EvaluationError, RunConfig
+from agentlab.words import UsageError
+
+CONFIG = "config.json"
+LAW = "law.json"
+HOLDOUT = "holdout.json"
+
+
+class NoLawError(AgentlabError):
+    """A budget was reached before any law was found."""
+
+    exit_code = 3
+
+
+def create(config: RunConfig, intake: Intake) -> Path:
+    """Make the folder of a new run under `config.out` and put its rows and settings there.
+
+    Folders are claimed by making them, so two runs may share `out`.
+    """
+    out = Path(config.out)
+    try:
+        folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
+        write_rows(folder, intake, config.seed)
+        # Last, so that a folder with settings is a whole run.
+        _write_json(folder / CONFIG, dataclasses.asdict(config))
+    except OSError as error:
+        raise UsageError(f"out={out}: {error.strerror}: {error.filename}; give a folder that can be written") from error
+    return folder
+
+
+_ELSEWHERE = frozenset({"out", "data", "holdout", "address", "base_url", "workers", "task"})
+"""Settings that say where, not what: they stay out of the trace (DESIGN rule 2)."""
+
+
+def _claim(out: Path, name: str) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    number = sum(1 for _ in out.glob(f"{name}-*"))
+    while True:
+        number += 1
+        with suppress(FileExistsError):
+            folder = out / f"{name}-{number:03d}"
+            folder.mkdir()
+            return folder
+
+
+def find(run_id: str, out: str = "runs") -> Path:
+    """The folder of a run given by id or by folder."""
+    for folder in (Path(run_id), Path(out) / run_id):
+        if (folder / CONFIG).is_file():
+            return folder
+    near = ", ".join(p.name for p in list_runs(out)[-5:]) or "none yet"
+    raise UsageError(f"no run {run_id!r} here or under {out}/; the latest there: {near}")
+
+
+def list_runs(out: str = "runs") -> list[Path]:
+    """The run folders under `out`, by name."""
+    return sorted(p.parent for p in Path(out).glob(f"*/{CONFIG}"))
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The settings a run was made with."""
+    stored = json.loads((folder / CONFIG).read_text())
+    return RunConfig(**{**stored, "budget": Budget(**stored["budget"])})
+
+
+def carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
+    """Run or resume the search in a folder until its law is on record, then have the hold-out scored."""
+    records = list(read(folder / TRACE)) if (folder / TRACE).exists() else []
+    if not any(r["kind"] == "law" for r in records):
+        if (folder / TRACE).exists():
+            rewind(folder / TRACE)
+        asyncio.run(_search(folder, watch))
+        records = list(read(folder / TRACE))
+    law = next(r for r in records if r["kind"] == "law")
+    if law["entry"] is not None and not any(r["kind"] == "holdout" for r in records):
+        _write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
+        scores = _score_holdout(folder)
+        with Trace(folder / TRACE) as trace:
+            trace.append([{"kind": "holdout"} | scores])
+
+
+async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
+    config = read_config(folder)
+    task, rows = read_rows(folder)
+    workers = config.workers or os.cpu_count() or 1
+    servers = [ServerSpec("fit", "agentlab.tools.fit", copies=workers)]
+    async with Toolbox(servers) as toolbox:
+        with Trace(folder / TRACE) as trace:
+            if trace.empty:
+                settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE and v is not None}
+                trace.append([{"kind": "run", "schema": SCHEMA, "task": task.name, "rows": len(rows)} | settings])
+            search = Search(
+                folder=folder.resolve(),
+                rows=len(rows) * len(task.targets),
+                seed=config.seed,
+                window=config.window,
+                budget=config.budget,
+                proposer=find_proposer(config.proposer)(task, config.seed),
+                toolbox=toolbox,
+                trace=trace,
+            )
+            _finish_on_interrupt(search)
+            async for progress in run(search):
+                watch(progress)
+
+
+def _finish_on_interrupt(search: Search) -> None:
+    """Ctrl-C once ends the search after the step under way and reports; twice ends the process."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        search.interrupted = True
+        loop.remove_signal_handler(signal.SIGINT)
+
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGINT, stop)
+
+
+def _score_holdout(folder: Path) -> dict[str, Any]:
+    """Scores from the sealed rows, made by a process of its own, the only one that reads them."""
+    command = [sys.executable, "-m", "agentlab.leaderboard", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EvaluationError(f"scoring the hold-out of {folder} failed: {last}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What a run found, in the form of DESIGN section 4, read from its trace alone."""
+    config = read_config(folder)
+    records = list(read(folder / TRACE))
+    law = next((r for r in records if r["kind"] == "law"), None)
+    if law is None:
+        raise UsageError(f"{folder.name} has no law yet; continue it with: agentlab runs resume {folder}")
+    if law["entry"] is None:
+        raise NoLawError(f"{folder.name}: no law fitted the rows within the budget; raise budget.candidates=")
+    holdout = next((r for r in records if r["kind"] == "holdout"), {})
+    entries = [r for r in records if r["kind"] == "entry"]
+    rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
+    task, _ = read_rows(folder)
+    formula = parse(law["formula"], task.names)
+    return {
+        "run": folder.name,
+        "dir": str(folder),
+        "task": records[0]["task"],
+        "seed": config.seed,
+        "proposer": config.proposer,
+        "law": {
+            "formula": law["formula"],
+            "latex": formula.latex(),
+            "key": law["key"],
+            "n_params": law["n_params"],
+            "params": law["params"],
+            "intervals": law["intervals"],
+            "entry": law["entry"],
+        },
+        "score": {
+            "dev": law["dev"],
+            "holdout": holdout.get("holdout"),
+            "reference_holdout": holdout.get("reference"),
+            "refitted_reference_holdout": holdout.get("reference_refitted"),
+        },
+        "counts": {"evaluated": len(entries) - sum(rejected.values()), "rejected": dict(sorted(rejected.items()))},
+        "cost": {"seconds": _seconds(folder), "usd": 0.0, "flops": 0.0},
+        "verdict": _verdict(law, holdout),
+    }
+
+
+def _seconds(folder: Path) -> float:
+    times = [r["seconds"] for r in read(folder / "timing.jsonl")] if (folder / "timing.jsonl").exists() else []
+    # A resumed run starts its clock anew: the parts add up where the clock falls back.
+    ends = [a for a, b in zip(times, [*times[1:], -1.0], strict=True) if b < a]
+    return round(sum(ends), 3)
+
+
+def _verdict(law: Record, holdout: Record) -> str:
+    found, reference = holdout.get("holdout"), holdout.get("reference_refitted") or holdout.get("reference")
+    broken = law.get("violations", [])
+    text = f"predicts the hidden top quarter by scale with a mean error of {100 * law['dev']['are']:.2g}%"
+    if found is not None:
+        text += f" and the sealed hold-out with {100 * found['are']:.2g}% (R2 {found['r2']:.3f})"
+        if reference is not None:
+            better = "better than" if found["nmse"] < reference["nmse"] else "no better than"
+            text += f", {better} the published form ({100 * reference['are']:.2g}%, R2 {reference['r2']:.3f})"
+    if broken:
+        text += f"; breaks in the extrapolation box: {', '.join(broken)}"
+    return text
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Write a small file so that a reader finds the old one or the new one, never half."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """Where a run stands: its state, how many candidates are on record, its law."""
+    path = folder / TRACE
+    records = list(read(path)) if path.exists() else []
+    law = next((r for r in records if r["kind"] == "law"), None)
+    return {
+        "run": folder.name,
+        "state": "open" if law is None else "done",
+        "evaluated": sum(r["kind"] == "entry" for r in records),
+        "formula": (law or {}).get("formula", ""),
+    }
+

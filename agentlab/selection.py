@@ -1,0 +1,310 @@
+"""Which law to believe: description length, nested hold-outs ordered by scale with refit, and label-free constraints.
+
+The rules start from FACTS section 5: in-sample fit never decides. A candidate's objective is a code length in nats:
+
+    fit      n/2 log(s2) + k/2 log n      every row, k parameters over all groups and targets (BIC; Schwarz 1978)
+    form     c log V                      c nodes of a vocabulary of V symbols: simpler formulas are cheaper to name
+    cuts     n/2 mean_c log(s2_c)         errors on rows beyond each cut by a law refitted below it
+
+with every s2 floored by a share of the noise estimated from the data, so that nothing is gained below the noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from agentlab.fitting import FitOptions, GroupFit, fit_rows
+from agentlab.law import Law
+from agentlab.metrics import pooled
+from agentlab.types import BoolArray, FloatArray, Outcome, Rows, Score, Task
+
+VOCABULARY = 12
+"""Symbols a node is drawn from, for the length of a formula (operators, variables, parameters)."""
+
+NOISE_SHARE = 0.5
+"""s2 is floored at (NOISE_SHARE x estimated noise)^2: the estimate is an upper bound for smooth laws."""
+
+SEARCH_CUTS = (0.5, 0.75)
+FINAL_CUTS = (0.4, 0.5, 0.6, 0.75, 0.85)
+DEV_CUT = 0.75
+"""The cut whose predictions are reported as `dev`: the top quarter of the rows by scale (DESIGN section 4)."""
+
+FAR = 5.0
+"""Noise scales beyond which an error on a hidden row counts linearly."""
+
+BOX_POINTS = 128
+VIOLATION_COST = 0.25
+"""Nats a row that a violated constraint adds to the objective while searching; the final choice excludes violators."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One inner hold-out: a law is fitted on `train` and judged on `test` (masks over the rows)."""
+
+    share: float
+    train: BoolArray
+    test: BoolArray
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task, its search rows and everything about them that does not depend on the candidate."""
+
+    task: Task
+    rows: Rows
+    cuts: tuple[Cut, ...]
+    final_cuts: tuple[Cut, ...]
+    box: dict[str, FloatArray]
+    limits: dict[str, tuple[float, float]]
+    noise: dict[str, float]
+
+
+def fit_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
+    """How a task's laws are fitted."""
+    return FitOptions(starts=starts, residual=task.residual, robust=task.robust, seed=seed, bounds=task.bounds)
+
+
+def problem(task: Task, rows: Rows, seed: int = 0) -> Problem:
+    """Prepare a task's rows for judging: cuts, points of the extrapolation box, the noise of the data."""
+    cuts = {share: make_cut(task, rows, share, seed) for share in {*SEARCH_CUTS, *FINAL_CUTS}}
+    noise = {t: estimate_noise(task, rows, t) for t in task.targets}
+    search = _distinct([cuts[s] for s in SEARCH_CUTS]) if rows.scale is not None else _folds(rows, seed)
+    final = _distinct([cuts[s] for s in FINAL_CUTS]) if rows.scale is not None else search
+    return Problem(task, rows, search, final, box_points(task, rows), _limits(rows), noise)
+
+
+def make_cut(task: Task, rows: Rows, share: float, seed: int = 0) -> Cut:
+    """Split off the rows above the `share` quantile of the scale; rows of one scale value stay together.
+
+    A group that would keep fewer rows than the parameter cap + 1 is cut at its own quantile instead; one that is
+    too small even for that stays whole in the training part. Without a scale the first of four folds is returned.
+    """
+    if rows.scale is None:
+        return _folds(rows, seed)[0]
+    level = _level(rows.scale, share)
+    test = rows.scale > level
+    for group in rows.groups:
+        mine = rows.group == group
+        if np.count_nonzero(mine & ~test) > task.max_params:
+            continue
+        own = mine & (rows.scale > _level(rows.scale[mine], share))
+        test = np.where(mine, own, test)
+        if np.count_nonzero(mine & ~test) < 3:
+            test = test & ~mine
+    return Cut(share, ~test, test)
+
+
+def _level(scale: FloatArray, share: float) -> float:
+    """The scale value to cut above: of the distinct values, the one whose share of rows at or below is nearest."""
+    values, counts = np.unique(scale, return_counts=True)
+    at_or_below = np.cumsum(counts)[:-1] / len(scale)
+    return float(values[:-1][np.argmin(np.abs(at_or_below - share))]) if len(at_or_below) else float(values[0])
+
+
+def _distinct(cuts: Sequence[Cut]) -> tuple[Cut, ...]:
+    kept: dict[bytes, Cut] = {}
+    for cut in cuts:
+        if cut.test.any():
+            kept[cut.test.tobytes()] = cut
+    return tuple(kept.values())
+
+
+def _folds(rows: Rows, seed: int, folds: int = 4) -> tuple[Cut, ...]:
+    """Seeded folds over training runs, for tasks without a scale."""
+    runs = np.unique(rows.run)
+    order = np.random.default_rng(seed).permutation(len(runs))
+    part = order[np.searchsorted(runs, rows.run)] % folds
+    return tuple(Cut(f / folds, part != f, part == f) for f in range(folds))
+
+
+def estimate_noise(task: Task, rows: Rows, target: str) -> float:
+    """The residual scale of one target, in the space of the residuals (log or plain).
+
+    From replicates (rows of one group with equal features) where they leave five degrees of freedom, else from a
+    second-order polynomial in the (log) features, an upper bound for smooth laws.
+    """
+    y = np.log(rows.targets[target]) if task.residual == "log" else rows.targets[target]
+    x = np.column_stack([_scaled(task, rows, name) for name in task.names])
+    _, cell = np.unique(np.column_stack([x, np.unique(rows.group, return_inverse=True)[1]]), axis=0, return_inverse=True)
+    counts = np.bincount(cell)
+    freedom = int(np.sum(counts - 1))
+    floor = 1e-9 * max(float(np.std(y)), 1e-12)
+    if freedom >= 5:
+        centre = np.bincount(cell, weights=y) / counts
+        return max(math.sqrt(float(np.sum((y - centre[cell]) ** 2)) / freedom), floor)
+    residual = np.concatenate([_quadratic_residual(x[rows.group == g], y[rows.group == g]) for g in rows.groups])
+    return max(float(1.4826 * np.median(np.abs(residual))), floor)
+
+
+def _scaled(task: Task, rows: Rows, name: str) -> FloatArray:
+    column = rows.columns[name]
+    log = next(v.log for v in task.features if v.name == name)
+    return np.log(column) if log and float(column.min()) > 0 else column
+
+
+def _quadratic_residual(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Residuals of a second-order polynomial, or of the mean where rows are few, inflated for lost freedom."""
+    z = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+    design = [np.ones(len(y))]
+    columns = [z[:, i] for i in range(z.shape[1])]
+    columns += [z[:, i] * z[:, j] for i in range(z.shape[1]) for j in range(i, z.shape[1])]
+    for column in columns:
+        if len(design) < len(y) // 3:
+            design.append(column)
+    basis = np.column_stack(design)
+    residual = y - basis @ np.linalg.lstsq(basis, y, rcond=None)[0]
+    return np.asarray(residual * math.sqrt(len(y) / max(len(y) - basis.shape[1], 1)))
+
+
+def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
+    """Points (BOX_POINTS + corners,) a feature in the box where the law will be used; log-spaced where declared.
+
+    An undeclared box reaches from the smallest value seen to ten times the largest (log variables) or over the
+    observed range (others).
+    """
+    d = len(task.features)
+    unit = _spread(BOX_POINTS, d)
+    if d <= 6:
+        corners = np.array(np.meshgrid(*[[0.0, 1.0]] * d)).reshape(d, -1).T
+        unit = np.vstack([unit, corners])
+    points = {}
+    for j, variable in enumerate(task.features):
+        column = rows.columns[variable.name]
+        log = variable.log and float(column.min()) > 0
+        low, high = variable.box or (float(column.min()), float(column.max()) * (10.0 if log else 1.0))
+        u = unit[:, j]
+        points[variable.name] = np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
+    return points
+
+
+def _spread(n: int, d: int) -> FloatArray:
+    """n points (n, d) spread evenly over the unit cube: a Kronecker sequence on the powers of the root of x^(d+1) = x + 1."""
+    root = 2.0
+    for _ in range(64):
+        root = (1.0 + root) ** (1.0 / (d + 1))
+    return np.outer(np.arange(1, n + 1), root ** -np.arange(1.0, d + 1)) % 1.0
+
+
+def _limits(rows: Rows) -> dict[str, tuple[float, float]]:
+    """The values a target may take in the box: positive targets stay positive and within ten times their range."""
+    limits = {}
+    for name, y in rows.targets.items():
+        low, high = float(y.min()), float(y.max())
+        span = max(high - low, 1e-12)
+        limits[name] = (0.0, 10.0 * high) if low > 0 else (low - 3 * span, high + 3 * span)
+    return limits
+
+
+def violations(law: Law, fit: GroupFit, judge: Problem) -> tuple[str, ...]:
+    """The constraints that the fitted law breaks in the box: "finite", "bounded", "monotone x" (sorted, distinct)."""
+    broken = set()
+    signs = [(v.name, 1.0 if v.monotone == "+" else -1.0) for v in judge.task.features if v.monotone]
+    for (_, target), one in fit.fits.items():
+        values = law.evaluate(judge.box, one.params)
+        low, high = judge.limits[target]
+        if not np.all(np.isfinite(values)):
+            broken.add("finite")
+        elif np.any(values <= low) or np.any(values > high):
+            broken.add("bounded")
+        scale = float(np.nanmax(np.abs(values), initial=1e-300))
+        for name, sign in signs:
+            slope = sign * law.gradient(judge.box, one.params, name) * judge.box[name]
+            if np.any(~(slope >= -1e-9 * scale)):
+                broken.add(f"monotone {name}")
+    return tuple(sorted(broken))
+
+
+def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = math.inf, final: bool = False) -> Outcome:
+    """Fit, refit and judge one candidate; `gate` is the description length above which the refits are not worth it."""
+    task, rows = judge.task, judge.rows
+    shape = {"n_params": law.n_params, "complexity": law.complexity, "structure": law.structure}
+    if law.n_params > task.max_params:
+        return Outcome("rejected", "too many parameters", **shape)  # type: ignore[arg-type]
+    fit = fit_rows(law, rows, options)
+    if not fit.ok:
+        return Outcome("rejected", fit.reason, **shape)  # type: ignore[arg-type]
+    mdl = description_length(law, fit, judge)
+    if not mdl <= gate:
+        return Outcome("rejected", "outclassed", mdl=mdl, **shape)  # type: ignore[arg-type]
+    outcome = Outcome("ok", mdl=mdl, violations=violations(law, fit, judge), params=rounded(fit), **shape)  # type: ignore[arg-type]
+    return _judge_cuts(law, judge, options, fit, outcome, final=final)
+
+
+def _judge_cuts(law: Law, judge: Problem, options: FitOptions, fit: GroupFit, outcome: Outcome, *, final: bool) -> Outcome:
+    rows, errors, dev = judge.rows, [], []
+    cuts = judge.final_cuts if final else judge.cuts
+    refit = options if final else replace(options, starts=max(4, options.starts // 3))
+    for cut in cuts:
+        below, beyond = rows.take(cut.train), rows.take(cut.test)
+        part = fit_rows(law, below, refit, warm=fit)
+        if not part.ok:
+            return replace(outcome, status="rejected", reason="does not fit below a cut")
+        predicted = part.predict(law, beyond)
+        errors.append(_log_error(judge, beyond, predicted))
+        if rows.scale is None or cut is _nearest(cuts, DEV_CUT):
+            dev.append((beyond, predicted))
+    n = len(rows) * len(judge.task.targets)
+    objective = outcome.mdl + 0.5 * n * float(np.mean(errors)) + VIOLATION_COST * n * len(outcome.violations)
+    score = _pool(dev, judge.task.targets)
+    if not math.isfinite(objective) or not math.isfinite(score.nmse):
+        return replace(outcome, status="rejected", reason="not finite beyond a cut")
+    return replace(outcome, objective=objective, cuts=tuple(errors), dev=score)
+
+
+def _nearest(cuts: Sequence[Cut], share: float) -> Cut:
+    return min(cuts, key=lambda c: abs(c.share - share))
+
+
+def _log_error(judge: Problem, rows: Rows, predicted: dict[str, FloatArray]) -> float:
+    """Mean over targets of log(mean squared residual + noise floor) on the rows beyond a cut."""
+    logs = []
+    for target, values in predicted.items():
+        y = rows.targets[target]
+        with np.errstate(all="ignore"):
+            residual = np.log(values) - np.log(y) if judge.task.residual == "log" else values - y
+            logs.append(math.log(float(np.mean(_huber(residual, FAR * judge.noise[target]))) + _floor(judge, target)))
+    return float(np.mean(logs))
+
+
+def _huber(residual: FloatArray, delta: float) -> FloatArray:
+    """Squared residuals that grow linearly beyond `delta`: one stray run must not decide between laws."""
+    size = np.abs(residual)
+    return np.where(size <= delta, size**2, 2 * delta * size - delta**2)
+
+
+def _floor(judge: Problem, target: str) -> float:
+    return (NOISE_SHARE * judge.noise[target]) ** 2
+
+
+def _pool(parts: Sequence[tuple[Rows, dict[str, FloatArray]]], targets: Sequence[str]) -> Score:
+    return pooled({
+        t: (np.concatenate([r.targets[t] for r, _ in parts]), np.concatenate([p[t] for _, p in parts])) for t in targets
+    })
+
+
+def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
+    """Code length of all rows and of the law, in nats (see the module's head)."""
+    n = len(judge.rows)
+    total = 0.5 * fit.n_params * math.log(n * len(judge.task.targets)) + law.complexity * math.log(VOCABULARY)
+    for target in judge.task.targets:
+        cost = sum(one.cost * one.n for (_, t), one in fit.fits.items() if t == target)
+        total += 0.5 * n * math.log(cost / n + _floor(judge, target))
+    return total
+
+
+def rounded(fit: GroupFit) -> dict[str, dict[str, dict[str, float]]]:
+    """Parameters by group, target and name, at ten significant digits."""
+    return {
+        g: {t: {name: float(f"{v:.10g}") for name, v in byname.items()} for t, byname in targets.items()}
+        for g, targets in fit.params.items()
+    }
+
+
+def choose(finalists: Sequence[Outcome]) -> int | None:
+    """The position of the law to believe: least objective among those that break no constraint, or the fewest."""
+    scored = [(len(o.violations), o.objective, i) for i, o in enumerate(finalists) if o.status == "ok"]
+    return min(scored)[2] if scored else None

@@ -1,0 +1,248 @@
+"""Where the search for a law's parameters begins: random points that fit the role each parameter has in the formula.
+
+The tree is walked from the root with the size that a part should have. Parts without free parameters are evaluated on a
+few rows; a parameter that multiplies or is added to something is drawn about the size that makes it matter there;
+exponents are drawn about zero, multipliers inside exp, tanh or sigmoid about one over the size of what they multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from agentlab.law import Call, Law, Node, Num, Sym
+from agentlab.types import BoolArray, FloatArray
+
+ROWS = 16
+"""Rows a draw looks at to know the size of a part."""
+
+EXPONENT = 1.5
+SMALL_EXPONENT = 0.6
+SPREAD = 3.0
+"""Sizes are log-uniform within e^-SPREAD .. e^SPREAD of what fits."""
+
+POSITIVE = 0.1
+"""Chance of a negative parameter where the part should stay positive: in the base of a power, in a logarithm."""
+
+FUNCTIONS = {
+    "exp": np.exp,
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
+    "neg": np.negative,
+}
+OPERATORS = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "**": np.power,
+    "min": np.minimum,
+    "max": np.maximum,
+}
+
+
+def draw(
+    law: Law,
+    columns: Mapping[str, FloatArray],
+    size: FloatArray,
+    count: int,
+    bounds: Mapping[str, tuple[float, float]],
+    seed: int,
+) -> FloatArray:
+    """`count` random parameter vectors for each of G problems -> (G, count, P).
+
+    `columns` are (G, m) values at a few rows, `size` (G,) the typical magnitude of the target. The same seed gives
+    the same points; every parameter is stratified over the `count` draws.
+    """
+    walk = _Walk(law, {k: np.repeat(v, count, axis=0) for k, v in columns.items()}, count, seed)
+    with np.errstate(all="ignore"):
+        walk.value(law.tree, np.repeat(size, count), 0.2)
+    total = len(size) * count
+    theta = np.ones((total, law.n_params))
+    for i, name in enumerate(law.params):
+        values = np.broadcast_to(walk.drawn.get(name, np.ones(total)), (total,))
+        theta[:, i] = np.where(np.isfinite(values), values, 1.0)
+        if name in bounds:
+            theta[:, i] = _within(theta[:, i], bounds[name], walk.uniform())
+    return theta.reshape(len(size), count, law.n_params)
+
+
+def neutral(law: Law, theta: FloatArray, moving: FloatArray, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Reduced starts: each nonlinear parameter once at 0 and once at 1, held there; the others from (G, M, P) `theta`.
+
+    Returns (G, R, P) points and the (R, P) mask of held parameters; what bounds exclude is left out.
+    """
+    points, held = [], []
+    for j in moving:
+        for value in (0.0, 1.0):
+            if not lower[j] <= value <= upper[j]:
+                continue
+            point = theta[:, len(points) % theta.shape[1]].copy()
+            point[:, j] = value
+            points.append(point)
+            held.append(np.arange(theta.shape[2]) == j)
+    if not points:
+        return theta[:, :0], np.zeros((0, theta.shape[2]), dtype=bool)
+    return np.stack(points, axis=1), np.stack(held)
+
+
+def _within(values: FloatArray, bound: tuple[float, float], u: FloatArray) -> FloatArray:
+    """Log-uniform inside positive finite bounds, uniform inside other finite ones, clipped at a single bound."""
+    low, high = bound
+    if not np.isfinite(low) or not np.isfinite(high):
+        return np.clip(values, low, high)
+    if low > 0:
+        return np.clip(low * (high / low) ** u, low, high)
+    return low + (high - low) * u
+
+
+class _Walk:
+    """One walk over the tree: `drawn` collects (B,) values by parameter, B = G x count members."""
+
+    def __init__(self, law: Law, columns: Mapping[str, FloatArray], count: int, seed: int) -> None:
+        self.columns = columns
+        self.params = frozenset(law.params)
+        self.count = count
+        self.members = len(next(iter(columns.values()))) if columns else count
+        self.rng = np.random.default_rng(seed)
+        self.drawn: dict[str, FloatArray] = {}
+
+    def uniform(self) -> FloatArray:
+        """(B,) numbers in (0, 1), stratified over the draws, the same in every problem."""
+        u = (self.rng.permutation(self.count) + self.rng.random(self.count)) / self.count
+        return np.tile(u, self.members // self.count)
+
+    def around(self, size: FloatArray, negative: float) -> FloatArray:
+        """(B,) numbers log-uniform about `size`, negative with the given probability."""
+        sign = np.where(self.uniform() < negative, -1.0, 1.0)
+        return sign * size * np.exp(SPREAD * (2.0 * self.uniform() - 1.0))
+
+    def value(self, node: Node, want: FloatArray | None, negative: float) -> FloatArray:
+        """(B, m) values of a part, drawing its parameters so that it is about `want` (B,) in size where that is given."""
+        if isinstance(node, Num):
+            return np.array([[node.value]])
+        if isinstance(node, Sym):
+            return self._leaf(node.name, want, negative)
+        if node.op in ("+", "-", "min", "max"):
+            return self._sum(node, want, negative)
+        if node.op in ("*", "/"):
+            return self._product(node, want, negative)
+        if node.op == "**":
+            return self._power(node, want, negative)
+        return self._function(node, want, negative)
+
+    def _leaf(self, name: str, want: FloatArray | None, negative: float) -> FloatArray:
+        if name not in self.params:
+            return self.columns[name]
+        if name not in self.drawn:
+            self.drawn[name] = self.around(np.ones(self.members) if want is None else want, negative)
+        return self.drawn[name][:, None]
+
+    def _sum(self, node: Call, want: FloatArray | None, negative: float) -> FloatArray:
+        """Parts of known size first; the others are drawn about the size of what they are added to."""
+        values: list[FloatArray | None] = [None] * len(node.args)
+        known: FloatArray | None = None
+        order = sorted(range(len(node.args)), key=lambda i: (self._scalable(node.args[i]), self._bare(node.args[i])))
+        for i in order:
+            arg = node.args[i]
+            if known is not None and node.op != "+" and self._bare(arg):
+                values[i] = self._location(arg, known)
+                continue
+            part = want if known is None else _size(known)
+            chance = negative if known is None or self._bare(arg) or negative <= POSITIVE else 0.5
+            values[i] = self.value(arg, None if part is None else np.broadcast_to(part, (self.members,)), chance)
+            known = values[i]
+        result = values[0]
+        for v in values[1:]:
+            result = OPERATORS[node.op](result, v)
+        return np.asarray(result)
+
+    def _location(self, node: Node, known: FloatArray) -> FloatArray:
+        """A parameter that is compared with (subtracted from, or bounds) `known`: one of its values."""
+        if not isinstance(node, Sym):
+            return self.value(node, _size(known), 0.0)
+        known = np.sort(np.broadcast_to(known, (self.members, known.shape[1])), axis=1)
+        at = (self.uniform() * known.shape[1]).astype(np.int64)
+        self.drawn[node.name] = known[np.arange(self.members), at]
+        return self.drawn[node.name][:, None]
+
+    def _product(self, node: Call, want: FloatArray | None, negative: float) -> FloatArray:
+        """Factors with a size of their own first; a parameter that multiplies them brings the product to `want`."""
+        factors = _factors(node, 1)
+        result = np.ones((1, 1))
+        for part, power in sorted(factors, key=lambda f: self._bare(f[0])):
+            aim = None
+            if self._bare(part):
+                goal = np.ones(self.members) if want is None else want
+                aim = goal / _size(result) if power > 0 else _size(result) / goal
+            value = self.value(part, aim, negative)
+            result = result * value if power > 0 else result / value
+        return result
+
+    def _power(self, node: Call, want: FloatArray | None, negative: float) -> FloatArray:
+        base, exponent = node.args
+        if self._bare(base) and not self._bare(exponent):
+            power = self.value(exponent, None, negative)
+            if isinstance(base, Sym):
+                self.drawn[base.name] = np.exp(np.clip(self.around(1.0 / _size(power), 0.5), -30, 30))
+                return np.asarray(self.drawn[base.name][:, None] ** power)
+        power = self._exponent(exponent)
+        aim = None
+        if want is not None and self._scalable(base) and power.shape[-1] == 1:
+            aim = np.exp(np.clip(np.log(want) / power[:, 0], -30, 30))
+        return np.asarray(self.value(base, aim, min(negative, POSITIVE)) ** power)
+
+    def _exponent(self, node: Node) -> FloatArray:
+        inner, sign = (node.args[0], -1.0) if isinstance(node, Call) and node.op == "neg" else (node, 1.0)
+        if isinstance(inner, Sym) and self._bare(inner):
+            u = 2.0 * self.uniform() - 1.0
+            self.drawn[inner.name] = u * np.where(self.uniform() < 0.5, EXPONENT, SMALL_EXPONENT)
+            return sign * self.drawn[inner.name][:, None]
+        return self.value(node, np.full(self.members, 0.5), 0.5)
+
+    def _function(self, node: Call, want: FloatArray | None, negative: float) -> FloatArray:
+        (arg,) = node.args
+        if node.op == "exp":
+            aim = None if want is None else 1.0 + np.abs(np.log(want)) * self.uniform()
+            return np.asarray(np.exp(self.value(arg, aim, 0.5)))
+        if node.op == "sqrt":
+            return np.asarray(np.sqrt(self.value(arg, None if want is None else want**2, negative)))
+        if node.op in ("abs", "neg"):
+            return np.asarray(FUNCTIONS[node.op](self.value(arg, want, negative)))
+        if node.op.startswith("log"):
+            return np.asarray(FUNCTIONS[node.op](self.value(arg, None, POSITIVE)))
+        return np.asarray(FUNCTIONS[node.op](self.value(arg, np.ones(self.members), 0.5)))
+
+    def _bare(self, node: Node) -> bool:
+        """A parameter that has not been drawn yet."""
+        return isinstance(node, Sym) and node.name in self.params and node.name not in self.drawn
+
+    def _scalable(self, node: Node) -> bool:
+        """Whether a parameter that has not been drawn yet sets the size of the part."""
+        if not isinstance(node, Call):
+            return self._bare(node)
+        if node.op in ("*", "/", "neg", "abs"):
+            return any(self._scalable(a) for a in node.args)
+        if node.op in ("+", "-"):
+            return all(self._scalable(a) for a in node.args)
+        return node.op in ("**", "sqrt") and self._scalable(node.args[0])
+
+
+def _factors(node: Node, power: int) -> list[tuple[Node, int]]:
+    """The factors of a product with their exponents, +1 or -1."""
+    if isinstance(node, Call) and node.op == "*":
+        return [f for a in node.args for f in _factors(a, power)]
+    if isinstance(node, Call) and node.op == "/":
+        return [*_factors(node.args[0], power), *_factors(node.args[1], -power)]
+    return [(node, power)]
+
+
+def _size(values: FloatArray) -> FloatArray:
+    """Geometric mean magnitude over rows, (B, m) -> (B,)."""
+    return np.asarray(np.exp(np.mean(np.log(np.clip(np.abs(np.nan_to_num(values, nan=1.0)), 1e-200, 1e200)), axis=-1)))

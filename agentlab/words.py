@@ -1,0 +1,127 @@
+"""The words `key=value` of the command line, read into a frozen record; an unknown key names the nearest."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from agentlab.types import AgentlabError
+
+
+T = TypeVar("T")
+
+
+class UsageError(AgentlabError):
+    """A word on the command line that cannot be used."""
+
+
+def read_words(words: Sequence[str], record: type[T], given: str = "agentlab discover") -> T:
+    """A `record` (a frozen dataclass) from words such as "seed=3" or "budget.candidates=50".
+
+    Raises UsageError in one line for an unknown key, a key given twice, a missing value or one of the wrong type.
+    """
+    nested: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"{given}: {word!r} is not key=value; write for example {_example(record)}")
+        if key in nested:
+            raise UsageError(f"{given}: {key}= is given twice; keep one")
+        if value == "":
+            raise UsageError(f"{given}: {key}= has no value; write {key}=VALUE or leave it out")
+        nested[key] = value
+    return _fill(record, nested, "", given)
+
+
+def _example(record: type[Any]) -> str:
+    return f"{dataclasses.fields(record)[0].name}=..."
+
+
+def _fill(record: type[T], words: dict[str, str], prefix: str, given: str) -> T:
+    hints = typing.get_type_hints(record)
+    values: dict[str, Any] = {}
+    for key, text in words.items():
+        head, dot, rest = key.partition(".")
+        kind = hints.get(head)
+        if kind is None or dataclasses.is_dataclass(kind) != bool(dot):
+            raise UsageError(f"{given}: unknown key {prefix + key!r}{_nearest(prefix + key, record)}")
+        if dot:
+            inner = {k.partition(".")[2]: v for k, v in words.items() if k.startswith(head + ".")}
+            values[head] = _fill(typing.cast("type[Any]", kind), inner, f"{head}.", given)
+            _ = rest
+        else:
+            values[head] = _convert(kind, text, prefix + key, given)
+    return record(**values)
+
+
+def keys(record: type[Any], prefix: str = "") -> list[str]:
+    """Every key of a record, nested ones with a dot."""
+    found = []
+    for name, kind in typing.get_type_hints(record).items():
+        found += keys(kind, f"{name}.") if dataclasses.is_dataclass(kind) else [prefix + name]
+    return found
+
+
+def _nearest(key: str, record: type[Any]) -> str:
+    known = ["budget." + k if key.startswith("budget.") else k for k in keys(record)]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}=?" if near else f"; known keys are {', '.join(known)}"
+
+
+def _convert(kind: Any, text: str, key: str, given: str) -> object:
+    options = [k for k in typing.get_args(kind) if k is not types.NoneType] if isinstance(kind, types.UnionType) else [kind]
+    kind = options[0]
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if text in choices:
+            return text
+        raise UsageError(f"{given}: {key}={text} is not one of {', '.join(choices)}")
+    try:
+        if kind is bool:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+        if kind is int:
+            number = float(text)
+            if number != int(number):
+                raise ValueError
+            return _at_least(int(number), key, given)
+        if kind is float:
+            return _positive(float(text), key, given)
+        return kind(text)
+    except (ValueError, KeyError, OverflowError):
+        name = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise UsageError(f"{given}: {key}={text} is not {name}") from None
+
+
+LEAST = {"seed": 0, "experiments": 0, "window": 2, "replicas": 1}
+"""The smallest value of each whole-number key; 1 where none is named."""
+
+
+def _at_least(value: int, key: str, given: str) -> int:
+    if value < (least := LEAST.get(key, 1)):
+        raise UsageError(f"{given}: {key}={value} is too small; write at least {least}")
+    return value
+
+
+def _positive(value: float, key: str, given: str) -> float:
+    if not value > 0:
+        raise UsageError(f"{given}: {key}={value:g} is not more than 0")
+    return value
+
+
+def tool_arguments(words: Sequence[str]) -> dict[str, Any]:
+    """Arguments of a tool call from key=value words; a value that is JSON is read as such, any other is text."""
+    arguments: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"agentlab tools call: {word!r} is not key=value")
+        try:
+            arguments[key] = json.loads(value)
+        except ValueError:
+            arguments[key] = value
+    return arguments

@@ -1,0 +1,1 @@
+"""The tasks that ship with agentlab: one folder each, data and words, no code."""

@@ -1,0 +1,126 @@
+"""Judging laws: cuts, noise, constraints, description length, and the choice between finalists."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agentlab import selection
+from agentlab.fitting import fit_rows
+from agentlab.law import parse
+from agentlab.types import ALL, Outcome, Rows, Task, Variable
+
+
+def planted(n: int = 60, seed: int = 0, noise: float = 0.005, group: int = 1) -> tuple[Task, Rows]:
+    """Rows of a Chinchilla law with multiplicative noise (synthetic)."""
+    rng = np.random.default_rng(seed)
+    size, tokens = 10 ** rng.uniform(7, 9, n), 10 ** rng.uniform(9, 11, n)
+    loss = (1.69 + 406.4 / size**0.34 + 410.7 / tokens**0.28) * np.exp(noise * rng.normal(size=n))
+    labels = np.array([f"g{i % group}" for i in range(n)]) if group > 1 else np.full(n, ALL)
+    rows = Rows({"N": size, "D": tokens}, {"loss": loss}, labels, np.ones(n), size * tokens, np.arange(n))
+    features = (Variable("N", monotone="-"), Variable("D", monotone="-"))
+    return Task("planted", features, ("loss",), scale="N*D", residual="log"), rows
+
+
+def judged(formula: str, task: Task, rows: Rows, *, final: bool = False) -> Outcome:
+    law = parse(formula, task.names)
+    return selection.evaluate(law, selection.problem(task, rows), selection.fit_options(task, 12), final=final)
+
+
+def test_a_cut_hides_the_top_of_the_scale_and_keeps_ties_together() -> None:
+    task, rows = planted(80)
+    tied = replace(rows, scale=np.repeat([1.0, 2.0, 3.0, 4.0], 20))
+    cut = selection.make_cut(task, tied, 0.75)
+    assert tied.scale is not None
+    assert set(tied.scale[cut.test]) == {4.0}
+    assert set(tied.scale[cut.train]) == {1.0, 2.0, 3.0}
+    plain = selection.make_cut(task, rows, 0.75)
+    assert rows.scale is not None
+    assert rows.scale[plain.train].max() < rows.scale[plain.test].min()
+    assert plain.test.sum() == 20
+
+
+def test_a_group_that_lies_above_the_cut_is_cut_at_its_own_quantile() -> None:
+    task, rows = planted(80, group=2)
+    assert rows.scale is not None
+    shifted = replace(rows, scale=np.where(rows.group == "g1", rows.scale * 1e9, rows.scale))
+    cut = selection.make_cut(task, shifted, 0.5)
+    for group in rows.groups:
+        mine = rows.group == group
+        assert (mine & cut.train).sum() > task.max_params
+    above = rows.group == "g1"
+    assert 0 < (above & cut.test).sum() < above.sum()
+
+
+def test_without_a_scale_every_row_is_hidden_once() -> None:
+    task, rows = planted(40)
+    judge = selection.problem(replace(task, scale=None), replace(rows, scale=None))
+    assert len(judge.cuts) == 4
+    assert np.array_equal(np.sum([c.test for c in judge.cuts], axis=0), np.ones(40))
+    outcome = selection.evaluate(parse("E + A/N**a", task.names), judge, selection.fit_options(task, 8))
+    assert outcome.dev is not None
+    assert outcome.dev.n == 40
+
+
+@pytest.mark.parametrize("noise", [0.001, 0.01, 0.05])
+def test_the_noise_estimate_is_near_the_truth(noise: float) -> None:
+    task, rows = planted(200, noise=noise)
+    assert 0.6 * noise < selection.estimate_noise(task, rows, "loss") < 2.5 * noise
+
+
+def test_replicates_give_the_noise_directly() -> None:
+    task, rows = planted(50, noise=0.0)
+    twice = rows.take(np.tile(np.arange(50), 2))
+    rng = np.random.default_rng(1)
+    noisy = replace(twice, targets={"loss": twice.targets["loss"] * np.exp(0.03 * rng.normal(size=100))})
+    assert selection.estimate_noise(task, noisy, "loss") == pytest.approx(0.03, rel=0.3)
+
+
+def test_the_true_form_beats_poorer_and_richer_ones() -> None:
+    task, rows = planted(60, seed=3)
+    true = judged("E + A/N**a + B/D**b", task, rows)
+    poor = judged("E + A/N**a", task, rows)
+    rich = judged("E + A/N**a + B/D**b + C*log(N)", task, rows)
+    assert true.objective < rich.objective < poor.objective
+
+
+def test_a_law_that_turns_negative_or_rises_in_the_box_is_told_apart() -> None:
+    task, rows = planted(60, seed=1)
+    assert judged("E + A/N**a + B/D**b", task, rows).violations == ()
+    falling = judged("a + b*log(N) + c*log(D)", task, replace(rows, targets={"loss": rows.targets["loss"] - 1.68}))
+    assert "bounded" in falling.violations
+    bowl = judged("a + b*log(N) + c*log(N)**2 + d*log(D)", task, rows)
+    assert "monotone N" in bowl.violations
+
+
+def test_a_gate_saves_the_refits() -> None:
+    task, rows = planted()
+    judge = selection.problem(task, rows)
+    outcome = selection.evaluate(parse("E + A/N**a", task.names), judge, selection.fit_options(task, 8), gate=-1e6)
+    assert (outcome.status, outcome.reason, outcome.cuts) == ("rejected", "outclassed", ())
+
+
+def test_a_law_over_the_cap_is_rejected_unfitted() -> None:
+    task, rows = planted()
+    outcome = judged("a + b*N**c + d*D**e + f*N**g", task, rows)
+    assert (outcome.status, outcome.reason) == ("rejected", "too many parameters")
+
+
+def test_the_noise_floor_gives_nothing_for_fitting_below_the_noise() -> None:
+    task, rows = planted(60)
+    judge = selection.problem(task, rows)
+    law = parse("E + A/N**a + B/D**b", task.names)
+    fit = fit_rows(law, rows, selection.fit_options(task, 12))
+    key = next(iter(fit.fits))
+    perfect = replace(fit, fits={key: replace(fit.fits[key], cost=0.0)})
+    gain = selection.description_length(law, fit, judge) - selection.description_length(law, perfect, judge)
+    assert 0 < gain < 60 * np.log(4.0)
+
+
+def test_the_choice_prefers_laws_that_break_nothing() -> None:
+    good = Outcome("ok", objective=-10.0)
+    better_but_broken = Outcome("ok", objective=-50.0, violations=("finite",))
+    failed = Outcome("rejected", "non-finite")
+    assert selection.choose([failed, better_but_broken, good]) == 2
+    assert selection.choose([failed, better_but_broken]) == 1
+    assert selection.choose([failed]) is None

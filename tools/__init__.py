@@ -1,0 +1,1 @@
+"""MCP tool servers: one file, one `server`."""

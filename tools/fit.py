@@ -1,0 +1,178 @@
+"""The tool server `fit`: fits laws to rows and judges them by inner extrapolation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import ToolAnnotations
+from pydantic import BaseModel, Field
+
+from agentlab import selection
+from agentlab.fitting import FitOptions, bootstrap, fit_rows
+from agentlab.law import Law, parse
+from agentlab.run_rows import read_rows
+from agentlab.trace import outcome_record
+from agentlab.types import AgentlabError, Outcome, Score
+
+server = MCPServer("fit", instructions="Fit scaling laws to a run's rows; all judgement is by rows beyond the fit.")
+
+_READ = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+
+STARTS = {"search": 10, "final": 48}
+"""Starting points a fit: few while searching, many for the finalists."""
+
+Folder = Annotated[str, Field(description="A run folder: holds task.json and rows.npz, as `agentlab discover` writes them.")]
+Effort = Annotated[Literal["search", "final"], Field(description="search: quick; final: many starts, more cuts.")]
+
+
+class Fitted(BaseModel):
+    """One law fitted to every row: parameters by group, target and name, and the errors of the fit itself."""
+
+    formula: str
+    key: str
+    n_params: int
+    ok: bool
+    reason: str = ""
+    params: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+    residual_scale: dict[str, dict[str, float]] = Field(default_factory=dict)
+    converged: dict[str, dict[str, float]] = Field(default_factory=dict)
+    condition: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
+class Judged(BaseModel):
+    """Outcomes in the order of the formulas, as the trace records them."""
+
+    outcomes: list[dict[str, Any]]
+
+
+class Refitted(BaseModel):
+    """A law's final parameters from every row, and 90% intervals (low, high), by group, target and name."""
+
+    params: dict[str, dict[str, dict[str, float]]]
+    intervals: dict[str, dict[str, dict[str, tuple[float, float]]]]
+
+
+@server.tool(annotations=_READ)
+def law(data: Folder, formula: str, seed: int = 0) -> Fitted:
+    """Fit one formula to all rows of a run folder; parameters are the names that are not columns."""
+    judge = _problem(data)
+    one = _parse(formula, data)
+    fit = fit_rows(one, judge.rows, _options(judge, "final", seed))
+    nested: dict[str, dict[str, dict[str, float]]] = {"scale": {}, "converged": {}, "condition": {}}
+    for (group, target), part in fit.fits.items():
+        nested["scale"].setdefault(group, {})[target] = part.sigma
+        nested["converged"].setdefault(group, {})[target] = part.converged
+        nested["condition"].setdefault(group, {})[target] = part.condition
+    return Fitted(
+        formula=one.text,
+        key=one.key,
+        n_params=one.n_params,
+        ok=fit.ok,
+        reason=fit.reason,
+        params=selection.rounded(fit) if fit.ok else {},
+        residual_scale=nested["scale"],
+        converged=nested["converged"],
+        condition=nested["condition"],
+    )
+
+
+@server.tool(annotations=_READ)
+def laws(
+    data: Folder,
+    formulas: Annotated[list[str], Field(max_length=512)],
+    effort: Effort = "search",
+    gate: Annotated[float | None, Field(description="Description length (nats) above which refits are skipped.")] = None,
+    seed: int = 0,
+) -> Judged:
+    """Fit and judge many formulas in one call: description length, nested hold-outs with refit, constraints."""
+    judge = _problem(data)
+    options = _options(judge, effort, seed)
+    limit = math.inf if gate is None else gate
+    return Judged(outcomes=[outcome_record(_judge(f, data, judge, options, limit, effort)) for f in formulas])
+
+
+@server.tool(annotations=_READ)
+def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000)] = 200, seed: int = 0) -> Refitted:
+    """A law's last fit, to every row, with intervals by bootstrap over training runs (not over rows of one run).
+
+    Where the search saw a sample of a large table, the intervals are the sample's: wider than the table's own.
+    """
+    judge = _problem(data)
+    one = _parse(formula, data)
+    options = _options(judge, "final", seed)
+    fit = fit_rows(one, judge.rows, options)
+    _, every = read_rows(Path(data), every=True)
+    whole = fit if len(every) == len(judge.rows) else fit_rows(one, every, replace(options, starts=4), warm=fit)
+    if not whole.ok:
+        raise ToolError(f"{formula}: {whole.reason}")
+    spread = bootstrap(one, judge.rows, fit, draws=draws, seed=seed, options=options)
+    short = {
+        g: {t: {p: (_digits(low), _digits(high)) for p, (low, high) in named.items()} for t, named in targets.items()}
+        for g, targets in spread.items()
+    }
+    return Refitted(params=selection.rounded(whole), intervals=short)
+
+
+def _judge(
+    formula: str, data: str, judge: selection.Problem, options: FitOptions, gate: float, effort: str
+) -> Outcome:
+    try:
+        one = parse(formula, judge.task.names)
+    except AgentlabError as error:
+        return Outcome("rejected", f"not a formula: {error}")
+    return _round(selection.evaluate(one, judge, options, gate=gate, final=effort == "final"))
+
+
+def _round(outcome: Outcome) -> Outcome:
+    """Figures at ten significant digits, so that the trace reads back bit for bit and stays short."""
+    dev = outcome.dev
+    if dev is not None:
+        dev = Score(*(_digits(v) for v in (dev.r2, dev.nmse, dev.nmae, dev.mae, dev.are)), n=dev.n)
+    return replace(
+        outcome,
+        objective=_digits(outcome.objective),
+        mdl=_digits(outcome.mdl),
+        cuts=tuple(_digits(c) for c in outcome.cuts),
+        dev=dev,
+    )
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.10g}")
+
+
+def _parse(formula: str, data: str) -> Law:
+    try:
+        return parse(formula, _problem(data).task.names)
+    except AgentlabError as error:
+        raise ToolError(str(error)) from error
+
+
+def _options(judge: selection.Problem, effort: str, seed: int) -> FitOptions:
+    return selection.fit_options(judge.task, STARTS[effort], seed)
+
+
+def _problem(data: str) -> selection.Problem:
+    folder = Path(data)
+    try:
+        stamp = (folder / "rows.npz").stat().st_mtime_ns
+        return _prepared(folder, stamp)
+    except (OSError, AgentlabError) as error:
+        raise ToolError(f"{data}: {error}; give a run folder with task.json and rows.npz") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _prepared(folder: Path, stamp: int) -> selection.Problem:
+    """A run folder's problem, prepared once a version of its rows."""
+    task, rows = read_rows(folder)
+    return selection.problem(task, rows)
+
+
+if __name__ == "__main__":
+    server.run("stdio")
