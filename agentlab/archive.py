@@ -25,6 +25,7 @@ COMPLEXITY_BIN = 4
 """Nodes to one bin of the grid."""
 
 Cell = tuple[int, int, str]
+Rank = tuple[float, int]
 
 
 @dataclass(slots=True)
@@ -35,23 +36,25 @@ class _Island:
     place: dict[Cell, int] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     elites: list[Entry] = field(default_factory=list)
-    crowd: Counter[int] = field(default_factory=Counter)
+    crowds: dict[int, list[tuple[Rank, Cell]]] = field(default_factory=dict)
     best: Entry | None = None
 
     def offer(self, entry: Entry) -> bool:
         """Take the entry in if it opens a cell or beats the elite of its cell; True if it was taken."""
-        cell = _cell(entry)
+        cell, rank = _cell(entry), _rank(entry)
+        crowd = self.crowds.setdefault(cell[1], [])
         at = self.place.get(cell)
         if at is None:
             self.place[cell] = len(self.elites)
             self.cells.append(cell)
             self.elites.append(entry)
-            self.crowd[cell[1]] += 1
-        elif _rank(entry) < _rank(self.elites[at]):
+        elif rank < (former := _rank(self.elites[at])):
+            del crowd[bisect_left(crowd, (former, cell))]
             self.elites[at] = entry
         else:
             return False
-        if self.best is None or _rank(entry) < _rank(self.best):
+        insort(crowd, (rank, cell))
+        if self.best is None or rank < _rank(self.best):
             self.best = entry
         if len(self.elites) > self.capacity:
             self._evict()
@@ -59,15 +62,13 @@ class _Island:
 
     def _evict(self) -> None:
         """Give up the worst elite of the most crowded complexity, so that simple laws stay beside rich ones."""
-        fullest = max(self.crowd, key=lambda c: (self.crowd[c], c))
-        crowded = [i for i, cell in enumerate(self.cells) if cell[1] == fullest]
-        worst = max(crowded, key=lambda i: _rank(self.elites[i]))
-        self.crowd[fullest] -= 1
-        del self.place[self.cells[worst]]
+        fullest = max(self.crowds, key=lambda c: (len(self.crowds[c]), c))
+        _, cell = self.crowds[fullest].pop()
+        hole = self.place.pop(cell)
         last_cell, last_elite = self.cells.pop(), self.elites.pop()
-        if worst < len(self.elites):
-            self.cells[worst], self.elites[worst] = last_cell, last_elite
-            self.place[last_cell] = worst
+        if hole < len(self.elites):
+            self.cells[hole], self.elites[hole] = last_cell, last_elite
+            self.place[last_cell] = hole
 
 
 class Archive:
@@ -86,7 +87,7 @@ class Archive:
         self._keep = keep
         self._migrate_every = migrate_every
         self._keys: set[int] = set()
-        self._ranks: list[tuple[float, int]] = []
+        self._ranks: list[Rank] = []
         self._kept: dict[int, Entry] = {}
         self._reasons: Counter[str] = Counter()
         self._count = 0
@@ -180,7 +181,7 @@ class Archive:
             self._islands[(source + 1) % self.islands].offer(best)
 
 
-def _rank(entry: Entry) -> tuple[float, int]:
+def _rank(entry: Entry) -> Rank:
     return entry.outcome.objective, entry.id
 
 

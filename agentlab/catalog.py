@@ -24,7 +24,9 @@ class CatalogError(AgentlabError):
 def nearest(name: str, names: Sequence[str]) -> str:
     """A half-sentence that names the nearest of `names`, or the first of them where none is near."""
     lower = {n.lower(): n for n in names}
+    inside = [n for n in names if len(name) > 1 and name.lower() in n.lower()]
     close = [lower[name.lower()]] if name.lower() in lower else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = close or inside
     if close:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", .." if len(names) > 12 else "")
@@ -49,7 +51,9 @@ def load_task(name: str) -> Task:
         if (folder / TASK_FILE).is_file():
             return read_task_file(folder.resolve(), find_data)
     if Path(name).is_dir():
-        raise CatalogError(f"task={name}: the folder has no {TASK_FILE}; write one, as tasks/moe_leverage/{TASK_FILE} shows")
+        raise CatalogError(
+            f"task={name}: the folder has no {TASK_FILE}; write one, as tasks/moe_leverage/{TASK_FILE} shows"
+        )
     raise CatalogError(f"task={name}: no such task; {nearest(name, task_names())}")
 
 
@@ -162,5 +166,7 @@ def image_folder(name: str) -> Path:
     """The folder envs/images/<name>. Raises CatalogError where there is none."""
     root = Path(str(resources.files("agentlab.envs"))) / "images"
     if not (root / name).is_dir():
-        raise CatalogError(f"image {name!r}: no such image; {nearest(name, sorted(p.name for p in root.glob('[a-z]*')))}")
+        raise CatalogError(
+            f"image {name!r}: no such image; {nearest(name, sorted(p.name for p in root.glob('[a-z]*')))}"
+        )
     return root / name

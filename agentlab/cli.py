@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from agentlab import __version__
-from agentlab.types import AgentlabError
+from agentlab.errors import AgentlabError
 
 if TYPE_CHECKING:
     from agentlab.discover import Progress

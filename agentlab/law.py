@@ -11,10 +11,11 @@ import numpy as np
 
 from agentlab.law_form import Form
 from agentlab.law_key import forms_of, key_of, structure_of
+from agentlab.law_latex import latex_of
 from agentlab.law_linear import linear_of
 from agentlab.law_parse import tree_of
-from agentlab.law_print import latex_of, python_of
-from agentlab.law_program import Program, Step, tape_of
+from agentlab.law_program import Program, Step, check_constants, tape_of
+from agentlab.law_python import python_of
 from agentlab.law_rows import column_expression, rows_where
 from agentlab.law_tree import (
     FUNCTIONS,
@@ -87,7 +88,7 @@ class Law:
 
     @cached_property
     def key(self) -> str:
-        """The canonical key: equal for laws that are the same family of functions by the rules of `law_algebra`."""
+        """The canonical key: equal for laws that are the same family of functions by the rules of `law_pure`."""
         return key_of(self._forms)
 
     @cached_property
@@ -119,13 +120,15 @@ class Law:
         """Values (..., n) at parameters (..., P), in the order of `params`; nan or inf where undefined, no warnings."""
         return self.compile(columns)(params)
 
-    def value_and_jacobian(self, columns: Mapping[str, FloatArray], params: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (..., n) and exact first derivatives (..., n, P) in the parameters; subgradients of min, max, abs."""
+    def value_and_jacobian(
+        self, columns: Mapping[str, FloatArray], params: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Values (..., n) and exact derivatives (..., n, P) in the parameters; subgradients of min, max and abs."""
         value, jacobian = self.compile(columns).with_jacobian(params)
         return value, np.moveaxis(jacobian, -2, -1)
 
     def gradient(self, columns: Mapping[str, FloatArray], params: FloatArray, variable: str) -> FloatArray:
-        """d law / d variable at each row, (..., n), at parameters (..., P); zero where the variable does not occur."""
+        """The slope in a variable at each row, (..., n), at parameters (..., P); zero where it does not occur."""
         if variable not in self.variables:
             raise LawError(f"{clip(variable)} is not a variable of the law: {nearest(variable, self.variables)}")
         return Program(self._tape, columns, self.params, variable).with_jacobian(params)[1][..., 0, :]
@@ -139,12 +142,13 @@ class Law:
     ) -> str:
         """Source of a module with the function `name(columns, params)`, importing NumPy only.
 
-        With `params` (group -> target -> name -> value) the module also holds them and `predict(columns, group, target)`.
+        With `params` (group -> target -> name -> value) the module also holds these as PARAMS, and the function
+        `predict(columns, group, target)`. LawError where `name` cannot name a function.
         """
         return python_of(self.tree, self.used, self.params, self.text, params, name)
 
     def substitute(self, values: Mapping[str, float]) -> Law:
-        """The law with parameters fixed at numbers; LawError for a name that is not a parameter or a value not finite."""
+        """The law with parameters fixed at numbers; LawError for an unknown name or where a constant is not finite."""
         for known, value in values.items():
             if known not in self.params:
                 raise LawError(f"{clip(known)} is not a parameter of the law: {nearest(known, self.params)}")
@@ -170,11 +174,16 @@ def from_tree(node: Node, variables: Sequence[str]) -> Law:
     """The law of a tree, under the same limits as `parse`. Raises LawError."""
     names: dict[str, None] = {}
     count = 0
+    constants = False
     node = checked(node)
     for item in walk(node):
         count += 1
         if isinstance(item, Sym):
             names[item.name] = None
+        elif isinstance(item, Call) and not constants:
+            constants = all(isinstance(a, Num) for a in item.args)
+    if constants:
+        check_constants(node)
     if count > MAX_NODES:
         raise LawError(f"the formula has {count} nodes; at most {MAX_NODES} are allowed")
     used = tuple(n for n in names if n in variables)

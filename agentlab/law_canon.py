@@ -8,26 +8,33 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from agentlab.law_algebra import Algebra
+from agentlab.law_calls import call, power
 from agentlab.law_form import ADD, FN, MINUS, MUL, NUM, ONE, PAR, POW, Form, num, par, parameters, total, var, whole
+from agentlab.law_pure import Pure
 from agentlab.law_tree import Call, Node, Num, Sym
 
 MAX_PASSES = 8
 MAX_FLIPS = 6
+ROUNDING = 1e-12
 
 
 def canonical(node: Node, variables: Collection[str]) -> list[Form]:
     """The normal forms of a law: one, or several that differ in the signs of parameters that occur more than once."""
     count: dict[str, int] = {}
     _tally(node, variables, count)
-    algebra = Algebra(count)
+    algebra = Algebra(Pure(count))
     form = algebra.add([_built(node, variables, algebra)])
-    if not algebra.copied and all(n == 1 for n in count.values()):
+    if not algebra.pure.copied and all(n == 1 for n in count.values()):
         return [form]
     form = _settled(form)
     count = Counter(parameters(form))
     if all(n == 1 for n in count.values()):
         return [form]
-    return _signed(_settled(_scaled(_settled(_joined(form, count)))))
+    joined = _joined(form, count)
+    if joined is not form:
+        form = _settled(joined)
+        count = Counter(parameters(form))
+    return _signed(_scaled(form, count))
 
 
 def _settled(form: Form) -> Form:
@@ -64,9 +71,9 @@ def _built(node: Node, variables: Collection[str], algebra: Algebra) -> Form:
         parts: list[tuple[bool, Node]] = []
         _factors(node, False, parts)
         forms = [(under, _built(n, variables, algebra)) for under, n in parts]
-        return algebra.multiply([algebra.power(f, MINUS) if under else f for under, f in forms])
+        return algebra.multiply([power(algebra, f, MINUS) if under else f for under, f in forms])
     args = [_built(a, variables, algebra) for a in node.args]
-    return algebra.power(args[0], args[1]) if node.op == "**" else algebra.call(node.op, args)
+    return power(algebra, args[0], args[1]) if node.op == "**" else call(algebra, node.op, args)
 
 
 def _addends(node: Node, minus: bool, out: list[tuple[bool, Node]]) -> None:
@@ -90,12 +97,9 @@ def _factors(node: Node, under: bool, out: list[tuple[bool, Node]]) -> None:
 
 
 def rebuilt(form: Form, replace: Mapping[str, Form]) -> Form:
-    """The form put together again with the pure parts named in `replace` (by text) replaced; parameters counted anew."""
-    for _ in range(2 if replace else 1):
-        algebra = Algebra(Counter(_remaining(form, replace)))
-        form = algebra.add([_again(form, algebra, replace)])
-        replace = {}
-    return form
+    """The form put together again, pure parts replaced as `replace` says by their texts, parameters counted anew."""
+    algebra = Algebra(Pure(Counter(_remaining(form, replace))))
+    return algebra.add([_again(form, algebra, replace)])
 
 
 def _remaining(form: Form, replace: Mapping[str, Form]) -> Iterator[str]:
@@ -120,11 +124,11 @@ def _again(form: Form, algebra: Algebra, replace: Mapping[str, Form]) -> Form:
         return algebra.add([algebra.scale(c, m) for c, m in pairs])
     if form.kind == MUL:
         args = [_again(a, algebra, replace) for a in form.args]
-        return algebra.pure_product(args) if form.pure else algebra.multiply(args)
+        return algebra.pure.product(args) if form.pure else algebra.multiply(args)
     if form.kind == POW:
-        return algebra.power(_again(form.args[0], algebra, replace), _again(form.args[1], algebra, replace))
+        return power(algebra, _again(form.args[0], algebra, replace), _again(form.args[1], algebra, replace))
     if form.kind == FN:
-        return algebra.call(form.name, [_again(a, algebra, replace) for a in form.args])
+        return call(algebra, form.name, [_again(a, algebra, replace) for a in form.args])
     return form
 
 
@@ -190,7 +194,7 @@ def _bounded(core: Form) -> bool:
     return any(_bounded(a) for a in core.args) or any(_bounded(m) for _, m in core.terms)
 
 
-def _scaled(form: Form) -> Form:
+def _scaled(form: Form, count: Mapping[str, int]) -> Form:
     """The form with every parameter that only stands alone, times numbers, scaled so that the largest number is 1."""
     sizes: dict[str, list[float]] = {}
     inner: set[str] = set()
@@ -204,7 +208,7 @@ def _scaled(form: Form) -> Form:
         scale = max(abs(n) for n in numbers)
         if all(n < 0.0 for n in numbers):
             scale = -scale
-        if name not in inner and abs(scale - 1.0) > 1e-12:
+        if count[name] > 1 and name not in inner and abs(scale - 1.0) > ROUNDING:
             replace["?" + name] = total([(num(1.0 / scale), par(name))])
     return rebuilt(form, replace) if replace else form
 

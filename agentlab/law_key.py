@@ -9,7 +9,8 @@ from agentlab.law_canon import canonical
 from agentlab.law_form import ADD, FN, MUL, NUM, PAR, POW, VAR, Form, parameters
 from agentlab.law_tree import Node
 
-MAX_LEAVES = 64
+MAX_TEXTS = 400
+"""How many times a law is written out at most to tell its parameters apart."""
 
 
 def forms_of(node: Node, variables: Collection[str]) -> list[Form]:
@@ -23,20 +24,19 @@ def key_of(forms: Sequence[Form]) -> str:
     form = forms[0]
     count = Counter(parameters(form))
     shared = sorted(name for name, n in count.items() if n > 1)
-    if len(shared) < 2:  # noqa: PLR2004 - nothing to tell apart
+    if len(shared) < 2:
         return _written(form, dict.fromkeys(shared, "p0"))
-    return _least(form, dict.fromkeys(shared, "p"), [MAX_LEAVES])
+    return _least(form, dict.fromkeys(shared, "p"), [MAX_TEXTS])
 
 
 def _least(form: Form, colour: dict[str, str], budget: list[int]) -> str:
     """The smallest text over the orders of parameters that refinement by their surroundings cannot tell apart."""
-    colour = _refined(form, colour)
+    colour = _refined(form, colour, budget)
     classes: dict[str, list[str]] = {}
     for name, c in colour.items():
         classes.setdefault(c, []).append(name)
     tied = [c for c in sorted(classes) if len(classes[c]) > 1]
     if not tied:
-        budget[0] -= 1
         order = {c: f"p{i}" for i, c in enumerate(sorted(classes))}
         return _written(form, {name: order[c] for name, c in colour.items()})
     texts: list[str] = []
@@ -46,9 +46,10 @@ def _least(form: Form, colour: dict[str, str], budget: list[int]) -> str:
     return min(texts)
 
 
-def _refined(form: Form, colour: dict[str, str]) -> dict[str, str]:
+def _refined(form: Form, colour: dict[str, str], budget: list[int]) -> dict[str, str]:
     """Colours split by how the law reads with one parameter marked, until no colour splits further."""
     while True:
+        budget[0] -= len(colour)
         marked = {n: (c, _written(form, {**colour, n: "@"})) for n, c in colour.items()}
         ranks = {mark: f"p{i:03d}" for i, mark in enumerate(sorted(set(marked.values())))}
         if len(ranks) == len(set(colour.values())):
@@ -97,7 +98,7 @@ def _atom(text: str) -> str:
 
 
 def structure_of(forms: Sequence[Form]) -> str:
-    """The terms of the outermost sum by kind and variables, sorted, such as "1 + D^ + N^": exponents and constants gone."""
+    """The terms of the outermost sum by kind and variables, sorted, such as "1 + D^ + N^"."""
     form = forms[0]
     terms = [m for _, m in form.terms] if form.kind == ADD else [form]
     return " + ".join(sorted(_kind(m) for m in terms))

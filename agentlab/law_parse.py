@@ -1,4 +1,4 @@
-"""Formula text to a tree: a whitelist over Python's `ast`, guarded before the parser sees the text; nothing is executed."""
+"""Formula text to a tree: a whitelist over Python's `ast`, guarded before the parser sees it; nothing is executed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def _call(item: ast.Call, variables: Collection[str], depth: int) -> Node:
         raise LawError("only a function's name can stand before brackets; write * for a product")
     name = name_of(item.func)
     if name not in FUNCTIONS:
-        raise LawError(f"{clip(name)} is not a function; write {name[:20]}*(...) for a product; {nearest(name, FUNCTIONS)}")
+        known = nearest(name, FUNCTIONS)
+        raise LawError(f"{clip(name)} is not a function; write {name[:20]}*(...) for a product; {known}")
     low, high = FUNCTIONS[name]
     if not low <= len(item.args) <= high or item.keywords:
         raise LawError(f"{name} takes {low if low == high else f'{low} to {high}'} argument(s), got {len(item.args)}")
@@ -146,6 +147,7 @@ def unreadable(text: str, at: int, advice: Mapping[str, str] = _ADVICE) -> LawEr
         token = re.match(r"[0-9A-Za-z_.]*", text[at:])
         return LawError(f"{clip(token[0] if token else '', 20)} is not a number; write * between a number and a name")
     if not character.isascii():
-        return LawError(f"character {at + 1}, U+{ord(character):04X}, near {here} is not ASCII; write names in a-z, A-Z, 0-9")
+        code = f"U+{ord(character):04X}"
+        return LawError(f"character {at + 1}, {code}, near {here} is not ASCII; write names in a-z, A-Z, 0-9")
     write = advice.get(character) or _ADVICE.get(character, "write names, numbers, + - * / ** and brackets")
     return LawError(f"character {at + 1}, {character!r}, near {here} is not allowed; {write}")

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.law_parse import guarded, name_of, node_of, syntax, tree_of, unreadable
-from agentlab.law_program import Program, tape_of
-from agentlab.law_tree import LawError, Node, Sym, checked, clip, nearest, walk
+from agentlab.law_program import Program, check_constants, tape_of
+from agentlab.law_tree import MAX_DEPTH, LawError, Node, Sym, checked, clip, nearest, walk
 from agentlab.types import BoolArray, FloatArray
 
 Column = NDArray[Any]
@@ -26,7 +26,7 @@ _NUMERIC: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
 }
-_WORDS = ("and", "or", "not", "in")
+_WORDS = ("and", "or", "not", "in", "is")
 _TOKENS = re.compile(
     r"(?:\s++|'[^'\\\n]*+'|\"[^\"\\\n]*+\"|[A-Za-z_][A-Za-z0-9_]*+"
     r"|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?(?![A-Za-z0-9_.])"
@@ -53,7 +53,7 @@ def rows_where(text: str, columns: Columns) -> BoolArray:
     end = _TOKENS.match(text)
     if end is None or end.end() != len(text):
         raise unreadable(text, end.end() if end else 0, _ADVICE)
-    return _condition(syntax(text, "the condition", keep=_WORDS), columns)
+    return _condition(syntax(text, "the condition", keep=_WORDS), columns, 0)
 
 
 def column_expression(text: str, columns: Mapping[str, FloatArray]) -> FloatArray:
@@ -67,19 +67,22 @@ def _arithmetic(node: Node, columns: Columns) -> FloatArray:
             raise LawError(f"no column {clip(item.name)}: {nearest(item.name, columns)}")
         if isinstance(item, Sym) and columns[item.name].dtype.kind not in "fiub":
             raise LawError(f"column {clip(item.name)} holds text; arithmetic needs a column of numbers")
+    check_constants(node)
     return Program(tape_of(node), columns, ())(np.empty(0))
 
 
-def _condition(item: ast.expr, columns: Columns) -> BoolArray:
+def _condition(item: ast.expr, columns: Columns, depth: int) -> BoolArray:
+    if depth > MAX_DEPTH:
+        raise LawError(f"the condition is nested more than {MAX_DEPTH} deep; write a shorter one")
     match item:
         case ast.BoolOp():
             combine = np.logical_and if isinstance(item.op, ast.And) else np.logical_or
-            out = _condition(item.values[0], columns)
+            out = _condition(item.values[0], columns, depth + 1)
             for value in item.values[1:]:
-                out = combine(out, _condition(value, columns))
+                out = combine(out, _condition(value, columns, depth + 1))
             return out
         case ast.UnaryOp(op=ast.Not()):
-            return ~_condition(item.operand, columns)
+            return ~_condition(item.operand, columns, depth + 1)
         case ast.Compare():
             return _comparison(item, columns)
         case ast.Name():
@@ -104,7 +107,7 @@ def _compared(operator: ast.cmpop, left: ast.expr, right: ast.expr, columns: Col
         out = _membership(left, right, columns)
         return ~out if isinstance(operator, ast.NotIn) else out
     if type(operator) not in _NUMERIC:
-        raise LawError("is is not a comparison of a condition; write == or !=")
+        raise LawError("a condition compares with < <= > >= == != and in; write == or != for is")
     texts = [_text(left, columns), _text(right, columns)]
     if texts[0] is None and texts[1] is None:
         sides = [_arithmetic(checked(node_of(side, tuple(columns))), columns) for side in (left, right)]

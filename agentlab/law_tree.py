@@ -96,7 +96,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def checked(node: Node, depth: int = 0) -> Node:
-    """`node` with `-number` folded into the number; LawError where an operation, a count or a constant is not allowed."""
+    """`node` with `-number` folded into the number; LawError where an operation or its arguments are not allowed."""
     if isinstance(node, Num):
         if not math.isfinite(node.value):
             raise LawError("a number in the formula is not finite; write a number below 1e308")
@@ -121,7 +121,7 @@ _SPACED = {"+": " + ", "-": " - ", "*": "*", "/": "/"}
 
 
 def number(value: float) -> str:
-    """A number as a formula writes it: the shortest text that reads back as the same float, integers without a point."""
+    """A number as a formula writes it: the shortest text that reads back as the same float, no point in an integer."""
     if value == int(value) and abs(value) < 1e15:
         return str(int(value))
     return repr(value)

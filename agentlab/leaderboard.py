@@ -1,6 +1,6 @@
 """Scores a run's law on its sealed hold-out, in a process of its own: `python -m agentlab.leaderboard RUN_FOLDER`.
 
-The only reader of hold-outs (DESIGN rule 3). A run is scored once; every further look gets the same figures and is counted.
+The only reader of hold-outs. A run is scored once; every further look gets the same figures and is counted.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ Params = Mapping[str, Mapping[str, Mapping[str, float]]]
 def score_run(folder: Path) -> dict[str, Any]:
     """The scores of a run on its hold-out, made at the first call and read back at every later one.
 
-    Returns "holdout" (the run's law), "reference" (the published law with its constants), "reference_refitted" (its form
-    fitted to the searched rows), each a Score as a mapping or None where there is nothing to score, and "looks".
+    Returns "holdout" (the run's law), "reference" (the published law with its constants), "reference_refitted" (its
+    form fitted to the searched rows), each a Score as a mapping or None where there is nothing to score, and "looks".
 
     Raises:
         EvaluationError: the run has no law, or was scored with another one.
     """
     law = folder / LAW
     if not law.is_file():
-        raise EvaluationError(f"{folder}: no {LAW}, so the run has no law to score; resume it with: agentlab runs resume {folder}")
+        raise EvaluationError(
+            f"{folder}: no {LAW}, so the run has no law to score; resume it with: agentlab runs resume {folder}"
+        )
     text = law.read_bytes()
     scores = _scored_before(folder, text)
     if scores is None:
@@ -57,7 +59,9 @@ def _scored_before(folder: Path, law: bytes) -> dict[str, Any] | None:
         return None
     scores: dict[str, Any] = json.loads(path.read_text())
     if scores["law_sha256"] != hashlib.sha256(law).hexdigest():
-        raise EvaluationError(f"{folder}: the hold-out was opened for another law; a run is scored once: start a new run")
+        raise EvaluationError(
+            f"{folder}: the hold-out was opened for another law; a run is scored once: start a new run"
+        )
     return scores
 
 

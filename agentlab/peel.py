@@ -12,9 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from agentlab.law import Call, Law, Node, Sym, from_tree
+from agentlab.descent import Limits
 from agentlab.standard import Standard, standard
 from agentlab.types import FloatArray
-from agentlab.varpro import Batch, Projected, split
+from agentlab.varpro import Bound, Data, Projected, split
+
+LEAST = 2
+"""Parameters that have to become linear for the detour to be worth its time."""
 
 NARROWEST, WIDEST = 0.02, 3.0
 """A level drawn below (above) the data lies this many ranges of the data away from it."""
@@ -39,7 +43,7 @@ def inner_path(law: Law, known: frozenset[str]) -> Path | None:
         if outer and _bends(*outer[-1]):
             inside = standard(from_tree(node, law.variables)).law.linear
             gain = len(set(inside) - known)
-            if gain and (best is None or gain > best[0]):
+            if gain >= LEAST and (best is None or gain > best[0]):
                 best = gain, outer, node
         if node.op in _UNDO:
             stack.extend((arg, (*outer, (node, i))) for i, arg in enumerate(node.args))
@@ -51,34 +55,31 @@ def _bends(node: Call, side: int) -> bool:
     return node.op not in ("+", "-", "*", "neg") and (node.op != "/" or side == 1)
 
 
-def peel(
-    path: Path, law: Law, columns: Mapping[str, FloatArray], y: FloatArray, weight: FloatArray, theta: FloatArray,
-    uniform: FloatArray,
-) -> FloatArray:
-    """`theta` (B, P) of `law` with the parameters inside `path` solved for on (B, m) rows.
+def peel(path: Path, law: Law, data: Data, theta: FloatArray, uniform: FloatArray) -> FloatArray:
+    """`theta` (B, P) of `law` with the parameters inside `path` solved for on the rows of `data`, each (B, m).
 
     `uniform` (B,) in (0, 1) places constants that stand beside the path just outside the data.
     """
     values = {name: theta[:, i].copy() for i, name in enumerate(law.params)}
     with np.errstate(all="ignore"):
-        target, slope = y, np.ones_like(y)
+        target, weight = data.y, data.weight
         for depth, (node, side) in enumerate(path.outer):
             other = None
             below = path.outer[depth + 1][0].op if depth + 1 < len(path.outer) else ""
             if len(node.args) == 2:
                 sibling = node.args[1 - side]
                 _place(sibling, node, side, below, target, uniform, values)
-                other = _evaluate(sibling, law, columns, values, y.shape)
-            target, factor = _UNDO[node.op](target, other, side)
-            slope = slope * factor
-        weight = weight * slope**2
+                other = _evaluate(sibling, law, data, values)
+            target, slope = _UNDO[node.op](target, other, side)
+            weight = weight * slope**2
     inner = path.inner
     good = np.isfinite(target) & np.isfinite(weight)
-    known = {k: columns[k] for k in inner.law.used}
-    batch = Batch.bind(inner.law, known, np.where(good, target, 0.0), np.where(good, weight, 0.0))
+    known = {k: data.columns[k] for k in inner.law.used}
+    part = Data(known, np.where(good, target, 0.0), np.where(good, weight, 0.0))
     start = inner.there(np.stack([values[p] for p in inner.original.params], axis=1))
-    free = np.full(len(inner.law.params), np.inf)
-    solved = inner.back(Projected(batch, split(inner.law), -free, free).at(np.nan_to_num(start, nan=1.0)).theta)
+    free = np.full(inner.law.n_params, np.inf)
+    system = Projected(Bound(inner.law, part), split(inner.law), Limits(-free, free))
+    solved = inner.back(system.at(np.nan_to_num(start, nan=1.0)).theta)
     values |= {p: solved[:, i] for i, p in enumerate(inner.original.params)}
     out = np.stack([values[p] for p in law.params], axis=1)
     return np.where(np.isfinite(out).all(axis=1)[:, None], out, theta)
@@ -104,13 +105,10 @@ def _place(
         values[sibling.name] = level if node.op == "+" else -level
 
 
-def _evaluate(
-    node: Node, law: Law, columns: Mapping[str, FloatArray], values: Mapping[str, FloatArray], shape: tuple[int, ...]
-) -> FloatArray:
+def _evaluate(node: Node, law: Law, data: Data, values: Mapping[str, FloatArray]) -> FloatArray:
     part = from_tree(node, law.variables)
-    theta = np.stack([values[p] for p in part.params], axis=1) if part.params else np.zeros((shape[0], 0))
-    unused = np.zeros(shape)
-    return Batch.bind(part, {k: columns[k] for k in part.used}, unused, unused).program(theta)
+    theta = np.stack([values[p] for p in part.params], axis=1) if part.params else np.zeros((len(data.y), 0))
+    return Bound(part, data).program(theta)
 
 
 def _power(t: FloatArray, other: FloatArray, side: int) -> tuple[FloatArray, FloatArray]:

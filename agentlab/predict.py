@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from agentlab.csv_columns import TableError, read_columns
+from agentlab.csv_columns import read_columns
+from agentlab.csv_header import TableError
 from agentlab.law import Law, parse
 from agentlab.run_rows import read_rows
 from agentlab.runs import find, result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,20 +78,24 @@ def sample(rows: Rows, size: int, seed: int) -> Rows:
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(labels) + 1))
     kept = [
-        _draw(rng, order[bounds[i] : bounds[i + 1]], int(shares[i]), rows.scale) for i in range(len(labels)) if shares[i]
+        _draw(rng, order[bounds[i] : bounds[i + 1]], int(shares[i]), rows.scale)
+        for i in range(len(labels))
+        if shares[i]
     ]
     return rows.take(np.sort(np.concatenate(kept)))
 
 
 def _shares(counts: IntArray, size: int) -> IntArray:
-    """Rows a group: proportional to its size, but as far as `size` allows no group below the level that small ones need."""
+    """Rows a group: its share of `size`, but a few even where its share is less, as far as `size` allows."""
     floor = np.minimum(counts, max(1, min(16, size // (2 * len(counts)))))
     if floor.sum() > size:  # more groups than rows asked for: one row each of the largest groups
         shares = np.zeros_like(counts)
         shares[np.argsort(-counts, kind="stable")[:size]] = 1
         return shares
-    rest = counts - floor
-    extra = rest * (size - floor.sum()) // max(int(rest.sum()), 1)
+    rest, left = counts - floor, size - int(floor.sum())
+    extra = rest * left // int(rest.sum())
+    missing = left - int(extra.sum())  # rounding took these: to the groups that lost most by it
+    extra[np.argsort(-(rest * left % int(rest.sum())), kind="stable")[:missing]] += 1
     return floor + extra
 
 
@@ -108,7 +112,7 @@ def _draw(rng: np.random.Generator, index: IntArray, share: int, scale: FloatArr
 
 
 def _write(path: Path, rows: Rows) -> None:
-    """One npz without pickled objects; the file appears whole or not at all, and is the same bytes for the same rows."""
+    """One npz without pickled objects; it appears whole or not at all, and is the same bytes for the same rows."""
     arrays: dict[str, Any] = {"group": rows.group, "weight": rows.weight, "run": rows.run}
     arrays["names"] = np.array([json.dumps([list(rows.columns), list(rows.targets)])])
     arrays |= {f"column{i}": values for i, values in enumerate(rows.columns.values())}
@@ -118,23 +122,25 @@ def _write(path: Path, rows: Rows) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _read(path: Path) -> Rows:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             columns, targets = json.loads(str(stored["names"][0]))
             return Rows(
                 {name: stored[f"column{i}"] for i, name in enumerate(columns)},
                 {name: stored[f"target{i}"] for i, name in enumerate(targets)},
                 stored["group"],
                 stored["weight"],
-                stored["scale"] if "scale" in stored else None,
+                stored.get("scale"),
                 stored["run"],
             )
-    except (OSError, ValueError, KeyError, EOFError) as exc:
-        raise RunRowsError(f"{path}: cannot be read as a run's rows ({type(exc).__name__}); start the run again") from exc
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        raise RunRowsError(
+            f"{path}: cannot be read as a run's rows ({type(exc).__name__}); start the run again"
+        ) from exc
 
 
 def _read_task(folder: Path) -> Task:
@@ -147,7 +153,9 @@ def _read_task(folder: Path) -> Task:
     return Task(
         **{
             **told,
-            "features": tuple(Variable(**(v | {"box": tuple(v["box"]) if v["box"] else None})) for v in told["features"]),
+            "features": tuple(
+                Variable(**(v | {"box": tuple(v["box"]) if v["box"] else None})) for v in told["features"]
+            ),
             "targets": tuple(told["targets"]),
             "bounds": {name: (low, high) for name, (low, high) in told["bounds"].items()},
             "reference": None if reference is None else Reference(**reference),

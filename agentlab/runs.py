@@ -41,6 +41,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
 
     Folders are claimed by making them, so two runs may share `out`.
     """
+    find_proposer(config.proposer)
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
@@ -98,7 +99,8 @@ def carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
     law = next(r for r in records if r["kind"] == "law")
     if law["entry"] is not None and not any(r["kind"] == "holdout" for r in records):
         _write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
-        scores = _score_holdout(folder)
+        # How often the hold-out was looked at is counted beside the trace: a resumed run may look twice.
+        scores = {k: v for k, v in _score_holdout(folder).items() if k != "looks"}
         with Trace(folder / TRACE) as trace:
             trace.append([{"kind": "holdout"} | scores])
 

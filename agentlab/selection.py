@@ -163,8 +163,8 @@ def _quadratic_residual(x: FloatArray, y: FloatArray) -> FloatArray:
 def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     """Points (BOX_POINTS + corners,) a feature in the box where the law will be used; log-spaced where declared.
 
-    An undeclared box reaches from the smallest value seen to ten times the largest (log variables) or over the
-    observed range (others).
+    An undeclared box reaches from half the smallest value seen to ten times the largest (log variables) or over the
+    observed range (others): half, so that a pole just below the data is seen.
     """
     d = len(task.features)
     unit = _spread(BOX_POINTS, d)
@@ -175,7 +175,7 @@ def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     for j, variable in enumerate(task.features):
         column = rows.columns[variable.name]
         log = variable.log and float(column.min()) > 0
-        low, high = variable.box or (float(column.min()), float(column.max()) * (10.0 if log else 1.0))
+        low, high = variable.box or (float(column.min()) * (0.5 if log else 1.0), float(column.max()) * (10.0 if log else 1.0))
         u = unit[:, j]
         points[variable.name] = np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
     return points
@@ -224,12 +224,16 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
     shape = {"n_params": law.n_params, "complexity": law.complexity, "structure": law.structure}
     if law.n_params > task.max_params:
         return Outcome("rejected", "too many parameters", **shape)  # type: ignore[arg-type]
-    fit = fit_rows(law, rows, options)
+    fit = fit_rows(law, rows, options if final else replace(options, robust="none"))
     if not fit.ok:
         return Outcome("rejected", fit.reason, **shape)  # type: ignore[arg-type]
     mdl = description_length(law, fit, judge)
     if not mdl <= gate:
         return Outcome("rejected", "outclassed", mdl=mdl, **shape)  # type: ignore[arg-type]
+    if not final and options.robust != "none":
+        # Plain least squares finds the basin cheaply; the robust loss is worth its price only for those that stay.
+        fit = fit_rows(law, rows, replace(options, starts=1), warm=fit)
+        mdl = description_length(law, fit, judge)
     outcome = Outcome("ok", mdl=mdl, violations=violations(law, fit, judge), params=rounded(fit), **shape)  # type: ignore[arg-type]
     return _judge_cuts(law, judge, options, fit, outcome, final=final)
 
@@ -237,14 +241,14 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
 def _judge_cuts(law: Law, judge: Problem, options: FitOptions, fit: GroupFit, outcome: Outcome, *, final: bool) -> Outcome:
     rows, errors, dev = judge.rows, [], []
     cuts = judge.final_cuts if final else judge.cuts
-    refit = options if final else replace(options, starts=max(4, options.starts // 3))
+    refit = options if final else replace(options, starts=4)
     for cut in cuts:
         below, beyond = rows.take(cut.train), rows.take(cut.test)
         part = fit_rows(law, below, refit, warm=fit)
         if not part.ok:
             return replace(outcome, status="rejected", reason="does not fit below a cut")
         predicted = part.predict(law, beyond)
-        errors.append(_log_error(judge, beyond, predicted))
+        errors.append(float(np.mean(_log_errors(judge, beyond, predicted))))
         if rows.scale is None or cut is _nearest(cuts, DEV_CUT):
             dev.append((beyond, predicted))
     n = len(rows) * len(judge.task.targets)
@@ -259,25 +263,22 @@ def _nearest(cuts: Sequence[Cut], share: float) -> Cut:
     return min(cuts, key=lambda c: abs(c.share - share))
 
 
-def _log_error(judge: Problem, rows: Rows, predicted: dict[str, FloatArray]) -> float:
-    """Mean over targets of log(mean squared residual + noise floor) on the rows beyond a cut."""
+def _log_errors(judge: Problem, rows: Rows, predicted: dict[str, FloatArray]) -> list[float]:
+    """A target each: log of the mean squared residual, stray rows tempered, noise floor added."""
     logs = []
     for target, values in predicted.items():
-        y = rows.targets[target]
+        y, noise = rows.targets[target], judge.noise[target]
         with np.errstate(all="ignore"):
             residual = np.log(values) - np.log(y) if judge.task.residual == "log" else values - y
-            logs.append(math.log(float(np.mean(_huber(residual, FAR * judge.noise[target]))) + _floor(judge, target)))
-    return float(np.mean(logs))
+            mean = float(np.average(_huber(residual, FAR * noise), weights=rows.weight))
+        logs.append(math.log(mean + (NOISE_SHARE * noise) ** 2))
+    return logs
 
 
 def _huber(residual: FloatArray, delta: float) -> FloatArray:
     """Squared residuals that grow linearly beyond `delta`: one stray run must not decide between laws."""
     size = np.abs(residual)
     return np.where(size <= delta, size**2, 2 * delta * size - delta**2)
-
-
-def _floor(judge: Problem, target: str) -> float:
-    return (NOISE_SHARE * judge.noise[target]) ** 2
 
 
 def _pool(parts: Sequence[tuple[Rows, dict[str, FloatArray]]], targets: Sequence[str]) -> Score:
@@ -290,10 +291,8 @@ def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
     """Code length of all rows and of the law, in nats (see the module's head)."""
     n = len(judge.rows)
     total = 0.5 * fit.n_params * math.log(n * len(judge.task.targets)) + law.complexity * math.log(VOCABULARY)
-    for target in judge.task.targets:
-        cost = sum(one.cost * one.n for (_, t), one in fit.fits.items() if t == target)
-        total += 0.5 * n * math.log(cost / n + _floor(judge, target))
-    return total
+    errors = _log_errors(judge, judge.rows, fit.predict(law, judge.rows))
+    return total + 0.5 * n * sum(errors)
 
 
 def rounded(fit: GroupFit) -> dict[str, dict[str, dict[str, float]]]:

@@ -61,11 +61,17 @@ class Standard:
 
 def standard(law: Law, keep: Collection[str] = ()) -> Standard:
     """The standard form of `law`; parameters in `keep` (those with bounds) do not change their meaning."""
-    work = _Rewriting(law, keep)
-    tree = work.distributed(work.pulled(law.tree))
-    if not work.rules:
-        return Standard(law, law, frozenset(), ())
-    return Standard(from_tree(tree, law.variables), law, frozenset(work.positive), tuple(work.rules))
+    kept = frozenset(keep)
+    while True:
+        work = _Rewriting(law, kept)
+        tree = work.distributed(work.pulled(law.tree))
+        if not work.rules:
+            return Standard(law, law, frozenset(), ())
+        form = Standard(from_tree(tree, law.variables), law, frozenset(work.positive), tuple(work.rules))
+        idle = form.positive - frozenset(form.law.linear)
+        if not idle:
+            return form
+        kept |= idle
 
 
 class _Rewriting:

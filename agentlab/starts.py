@@ -8,11 +8,13 @@ exponents are drawn about zero, multipliers inside exp, tanh or sigmoid about on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from agentlab.descent import Limits
 from agentlab.law import Call, Law, Node, Num, Sym
-from agentlab.types import BoolArray, FloatArray
+from agentlab.types import BoolArray, FloatArray, IntArray
 
 ROWS = 16
 """Rows a draw looks at to know the size of a part."""
@@ -21,6 +23,9 @@ EXPONENT = 1.5
 SMALL_EXPONENT = 0.6
 SPREAD = 3.0
 """Sizes are log-uniform within e^-SPREAD .. e^SPREAD of what fits."""
+
+MOST_REDUCED = 12
+"""Points that are screened for each law the law contains, at least."""
 
 POSITIVE = 0.1
 """Chance of a negative parameter where the part should stay positive: in the base of a power, in a logarithm."""
@@ -73,23 +78,35 @@ def draw(
     return theta.reshape(len(size), count, law.n_params)
 
 
-def neutral(law: Law, theta: FloatArray, moving: FloatArray, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Reduced starts: each nonlinear parameter once at 0 and once at 1, held there; the others from (G, M, P) `theta`.
+@dataclass(frozen=True)
+class Kind:
+    """Points (G, M, P) of one kind: free, or with parameter `holds` at a fixed value."""
 
-    Returns (G, R, P) points and the (R, P) mask of held parameters; what bounds exclude is left out.
+    theta: FloatArray
+    holds: int | None
+
+    def mask(self) -> BoolArray:
+        """(M, P) which parameters are held."""
+        mask = np.zeros(self.theta.shape[1:], dtype=bool)
+        if self.holds is not None:
+            mask[:, self.holds] = True
+        return mask
+
+
+def reduced(theta: FloatArray, moving: IntArray, limits: Limits) -> list[Kind]:
+    """Points of the laws that the law contains: each nonlinear parameter at 0 and at 1, the others from (G, M, P) `theta`.
+
+    What bounds exclude is left out.
     """
-    points, held = [], []
-    for j in moving:
-        for value in (0.0, 1.0):
-            if not lower[j] <= value <= upper[j]:
-                continue
-            point = theta[:, len(points) % theta.shape[1]].copy()
-            point[:, j] = value
-            points.append(point)
-            held.append(np.arange(theta.shape[2]) == j)
-    if not points:
-        return theta[:, :0], np.zeros((0, theta.shape[2]), dtype=bool)
-    return np.stack(points, axis=1), np.stack(held)
+    values = [(j, v) for j in moving for v in (0.0, 1.0) if limits.lower[j] <= v <= limits.upper[j]]
+    each = max(theta.shape[1] // max(len(values), 1), min(MOST_REDUCED, theta.shape[1]))
+    kinds = []
+    for order, (j, value) in enumerate(values):
+        pick = (np.arange(each) + order * each) % theta.shape[1]
+        points = theta[:, pick].copy()
+        points[:, :, j] = value
+        kinds.append(Kind(points if len(moving) > 1 else points[:, :1], int(j)))
+    return kinds
 
 
 def _within(values: FloatArray, bound: tuple[float, float], u: FloatArray) -> FloatArray:
@@ -117,6 +134,13 @@ class _Walk:
         """(B,) numbers in (0, 1), stratified over the draws, the same in every problem."""
         u = (self.rng.permutation(self.count) + self.rng.random(self.count)) / self.count
         return np.tile(u, self.members // self.count)
+
+    def scale(self, values: FloatArray) -> FloatArray:
+        """(B,) a magnitude of (B, m) values: their geometric mean in half of the draws, that of one row in the others."""
+        size = _size(values)
+        row = (self.uniform() * values.shape[-1]).astype(np.int64)
+        one = np.abs(np.broadcast_to(values, (self.members, values.shape[-1]))[np.arange(self.members), row])
+        return np.where((self.uniform() < 0.5) & (one > 1e-9 * size) & np.isfinite(one), one, size)
 
     def around(self, size: FloatArray, negative: float) -> FloatArray:
         """(B,) numbers log-uniform about `size`, negative with the given probability."""
@@ -154,7 +178,7 @@ class _Walk:
             if known is not None and node.op != "+" and self._bare(arg):
                 values[i] = self._location(arg, known)
                 continue
-            part = want if known is None else _size(known)
+            part = want if known is None else self.scale(known)
             chance = negative if known is None or self._bare(arg) or negative <= POSITIVE else 0.5
             values[i] = self.value(arg, None if part is None else np.broadcast_to(part, (self.members,)), chance)
             known = values[i]
@@ -180,7 +204,8 @@ class _Walk:
             aim = None
             if self._bare(part):
                 goal = np.ones(self.members) if want is None else want
-                aim = goal / _size(result) if power > 0 else _size(result) / goal
+                size = self.scale(result)
+                aim = goal / size if power > 0 else size / goal
             value = self.value(part, aim, negative)
             result = result * value if power > 0 else result / value
         return result
@@ -244,5 +269,8 @@ def _factors(node: Node, power: int) -> list[tuple[Node, int]]:
 
 
 def _size(values: FloatArray) -> FloatArray:
-    """Geometric mean magnitude over rows, (B, m) -> (B,)."""
-    return np.asarray(np.exp(np.mean(np.log(np.clip(np.abs(np.nan_to_num(values, nan=1.0)), 1e-200, 1e200)), axis=-1)))
+    """Geometric mean magnitude over the rows where there is something, (B, m) -> (B,)."""
+    size = np.clip(np.abs(np.nan_to_num(values, nan=1.0)), 0.0, 1e200)
+    seen = size > 1e-9 * np.max(size, axis=-1, keepdims=True)
+    logs = np.log(np.where(seen, size, 1.0))
+    return np.asarray(np.exp(np.sum(logs, axis=-1) / np.maximum(np.sum(seen, axis=-1), 1)))

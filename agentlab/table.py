@@ -1,4 +1,4 @@
-"""Intake of a user's table: the words of the command line and a CSV file become a Task, its rows and a sealed hold-out."""
+"""Intake of a user's table: the words of the command line and a CSV file become a task, rows and a sealed hold-out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 
 from agentlab.catalog import find_data, load_task, nearest
-from agentlab.csv_columns import Columns, Kind, TableError, read_columns, read_header
-from agentlab.law import LawError, column_expression, rows_where
-from agentlab.run_rows import Intake, read_rows, write_rows
-from agentlab.types import ALL, BoolArray, FloatArray, IntArray, Rows, RunConfig, StrArray, Task, Variable
+from agentlab.csv_columns import Columns, read_columns
+from agentlab.csv_header import Kind, TableError, read_header
+from agentlab.run_rows import Intake
+from agentlab.table_rows import check_numbers, check_positive, mask_of, mentioned, rows_at, text_left_out, values_at
+from agentlab.types import FloatArray, IntArray, Rows, RunConfig, Task, Variable
 from agentlab.variables import named_boxes, named_signs, split_names
-
-__all__ = ["Intake", "default_max_params", "file_rows", "intake", "read_data", "read_rows", "write_rows"]
 
 DEFAULT_MAX_PARAMS = 6
 MIN_ROWS = 3
@@ -36,10 +35,7 @@ RUN_NAMES = ("run_id", "run", "curve_id")
 """Columns that number the runs when no run= is given."""
 
 _NOT_A_SIZE = re.compile(r"(^|_)(lr|learning_rate|bs|bsz|batch\w*|warmup\w*|seed)(_|$)", re.IGNORECASE)
-_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\s*\(|\w)")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-_WORDS = frozenset({"and", "or", "not", "in", "True", "False"})
-_NUMERIC_FILE = re.compile(r"\.(csv|tsv|txt)$", re.IGNORECASE)
+_FILE_NAME = re.compile(r"\.(csv|tsv|txt)$", re.IGNORECASE)
 
 
 def intake(config: RunConfig) -> Intake:
@@ -53,7 +49,9 @@ def intake(config: RunConfig) -> Intake:
     if config.task:
         return _task_intake(config)
     if not config.data:
-        raise TableError("neither task= nor data= is given; write task=moe_leverage, or data=FILE.csv target=COL features=A,B")
+        raise TableError(
+            "neither task= nor data= is given; write task=moe_leverage, or data=FILE.csv target=COL features=A,B"
+        )
     return read_data(config)
 
 
@@ -71,17 +69,16 @@ def read_data(config: RunConfig) -> Intake:
     path = find_data(name) or Path(name)
     _, header = read_header(path)
     plan = _plan(config, path, header)
-    read = read_columns(path, _kinds(plan, header, (config.where, config.train, config.holdout)))
-    search, holdout = _split(config, read)
+    read = read_columns(path, _kinds(plan, path, header, (config.where, config.train, config.holdout)))
     notes: list[str] = []
+    search, holdout = _split(config, read, notes)
     task = _completed(plan, config, read, search, notes)
-    rows = _rows(task, read, search)
-    _check(task, rows, config.max_params)
+    rows = _searched(task, read, search, config.max_params)
     sealed: Rows | None = None
     if config.holdout and _is_file(config.holdout):
-        sealed = file_rows(replace(task, name=Path(config.holdout).name), Path(config.holdout), where=config.where)
+        sealed = file_rows(task, Path(config.holdout), where=config.where)
     elif holdout is not None:
-        sealed = _rows(task, read, holdout)
+        sealed = rows_at(task, read, holdout)
     if sealed is not None:
         _check_holdout(task, rows, sealed)
         notes.append(f"hold-out: {len(sealed)} rows are sealed; {len(rows)} rows are searched")
@@ -92,15 +89,23 @@ def _task_intake(config: RunConfig) -> Intake:
     """The rows of a task; its hold-out stays in its file, which only the leaderboard opens."""
     for key in ("target", "features", "group", "weights", "run", "scale", "where", "train", "holdout"):
         if getattr(config, key) is not None:
-            raise TableError(f"{key}= does not go with task=, which says it itself; leave it out, or name the file with data=")
+            raise TableError(
+                f"{key}= does not go with task=, which says it itself; leave it out, or name the file with data="
+            )
     task = load_task(str(config.task))
     signs, boxes = named_signs(config.monotone, task.names), named_boxes(config.box, task.names)
-    features = tuple(replace(v, monotone=signs.get(v.name, v.monotone), box=boxes.get(v.name, v.box)) for v in task.features)
-    task = replace(task, features=features, max_params=_max_params(config) or task.max_params,
-                   residual=_residual(config) or task.residual)
-    rows = file_rows(task, Path(task.train_file))
-    _check(task, rows, config.max_params)
-    return Intake(task, rows)
+    features = tuple(
+        replace(v, monotone=signs.get(v.name, v.monotone), box=boxes.get(v.name, v.box)) for v in task.features
+    )
+    task = replace(
+        task,
+        features=features,
+        max_params=_max_params(config) or task.max_params,
+        residual=_residual(config) or task.residual,
+    )
+    path = Path(task.train_file)
+    read = read_columns(path, _kinds(task, path, read_header(path)[1], ()))
+    return Intake(task, _searched(task, read, np.arange(len(read.lines)), config.max_params))
 
 
 def file_rows(task: Task, path: Path, where: str | None = None) -> Rows:
@@ -110,9 +115,9 @@ def file_rows(task: Task, path: Path, where: str | None = None) -> Rows:
         TableError: as read_data.
     """
     _, header = read_header(path)
-    read = read_columns(path, _kinds(task, header, (where,)))
-    keep = np.flatnonzero(_mask(read, "where", where)) if where else np.arange(len(read.lines))
-    return _rows(task, read, keep)
+    read = read_columns(path, _kinds(task, path, header, (where,)))
+    keep = np.flatnonzero(mask_of(read, "where", where)) if where else np.arange(len(read.lines))
+    return rows_at(task, read, keep)
 
 
 def default_max_params(rows: Rows) -> int:
@@ -145,7 +150,7 @@ def _residual(config: RunConfig) -> Literal["log", "plain"] | None:
 
 
 def _is_file(text: str) -> bool:
-    return bool(_NUMERIC_FILE.search(text.strip())) or Path(text).is_file()
+    return bool(_FILE_NAME.search(text.strip())) or Path(text).is_file()
 
 
 def _plan(config: RunConfig, path: Path, header: Sequence[str]) -> Task:
@@ -184,183 +189,43 @@ def _first_of(header: Sequence[str], candidates: Sequence[str]) -> str | None:
     return next((c for c in candidates if c in header), None)
 
 
-def _kinds(task: Task, header: Sequence[str], expressions: Sequence[str | None]) -> dict[str, Kind]:
+def _kinds(task: Task, path: Path, header: Sequence[str], expressions: Sequence[str | None]) -> dict[str, Kind]:
     """The columns that the task and the expressions need, and how each is to be read."""
     kinds: dict[str, Kind] = {}
     for text in expressions:
         if text and not _is_file(text):
-            kinds.update(dict.fromkeys(_mentioned(text, header, Path(task.train_file)), "either"))
+            kinds.update(dict.fromkeys(mentioned(text, header, path), "either"))
     for text in (task.group, task.run):
         if text:
             kinds.setdefault(text, "text")
     numbers = [*task.names, *task.targets, *([task.weights] if task.weights else [])]
-    numbers += _mentioned(task.scale, header, Path(task.train_file)) if task.scale else []
+    numbers += mentioned(task.scale, header, path) if task.scale else []
     kinds.update(dict.fromkeys(numbers, "number"))
     return kinds
-
-
-def _mentioned(text: str, header: Sequence[str], path: Path) -> list[str]:
-    """The columns that an expression mentions; raises TableError for a name that is no column."""
-    names = [n for n in dict.fromkeys(_NAME.findall(_QUOTED.sub("''", text))) if n not in _WORDS]
-    for name in names:
-        if name not in header:
-            raise TableError(f"{path}: no column {name!r}, which {text!r} mentions; {nearest(name, header)}")
-    return names
 
 
 # ---- which rows ----
 
 
-def _split(config: RunConfig, read: Columns) -> tuple[IntArray, IntArray | None]:
+def _split(config: RunConfig, read: Columns, notes: list[str]) -> tuple[IntArray, IntArray | None]:
     """Positions of the rows to search and of those to seal (None without a hold-out in this file)."""
     n = len(read.lines)
-    kept = _mask(read, "where", config.where) if config.where else np.ones(n, dtype=bool)
+    kept = mask_of(read, "where", config.where) if config.where else np.ones(n, dtype=bool)
+    if not kept.all():
+        notes.append(f"where: {n - int(kept.sum())} of {n} rows are left out{text_left_out(read, kept)}")
     inside = config.holdout if config.holdout and not _is_file(config.holdout) else None
-    sealed = kept & _mask(read, "holdout", inside, kept) if inside else None
+    sealed = kept & mask_of(read, "holdout", inside, kept) if inside else None
     if config.train:
-        search = kept & _mask(read, "train", config.train, kept)
+        search = kept & mask_of(read, "train", config.train, kept)
         if sealed is not None and (both := int((search & sealed).sum())):
             raise TableError(f"{read.path}: {both} rows are in train= and in holdout=; make the two disjoint")
     else:
         search = kept if sealed is None else kept & ~sealed
     if not search.any():
-        raise TableError(f"{read.path}: holdout= takes all {int(kept.sum())} rows and leaves none to fit; ask for fewer")
+        raise TableError(
+            f"{read.path}: holdout= takes all {int(kept.sum())} rows and leaves none to fit; ask for fewer"
+        )
     return np.flatnonzero(search), None if sealed is None else np.flatnonzero(sealed)
-
-
-def _mask(read: Columns, key: str, text: str, among: BoolArray | None = None) -> BoolArray:
-    """The rows where the expression holds; raises TableError where it cannot be read or keeps no row."""
-    used = {n: read.values[n] for n in _mentioned(text, read.header, read.path)}
-    for name in used:
-        if name in read.text_cells:
-            position, cell = next(iter(read.text_cells[name].items()))
-            raise TableError(_text_cell(read, name, position, cell))
-    try:
-        mask = np.broadcast_to(rows_where(text, used), len(read.lines))
-    except LawError as exc:
-        raise TableError(f"{key}={text!r}: {exc}") from exc
-    total = mask if among is None else mask & among
-    if not total.any():
-        n = len(mask) if among is None else int(among.sum())
-        raise TableError(f"{read.path}: {key}={text!r} keeps none of the {n} rows; loosen it")
-    return mask
-
-
-# ---- the rows as numbers ----
-
-
-def _rows(task: Task, read: Columns, index: IntArray) -> Rows:
-    """The rows at `index`, every number of them finite."""
-    for name in dict.fromkeys((*task.names, *task.targets, *([task.weights] if task.weights else []))):
-        _check_numbers(read, name, index)
-    columns = {n: _at(read, n, index) for n in task.names}
-    targets = {t: _at(read, t, index) for t in task.targets}
-    for name, y in targets.items():
-        if task.residual == "log" and (y <= 0).any():
-            line, value = _first(read, index, y <= 0, y)
-            raise TableError(f"{read.path} line {line}: target {name!r} is {value:g}; residual=log needs values > 0: drop it "
-                             f"with where=\"{name}>0\" or use residual=plain")
-    return Rows(columns, targets, _groups(task, read, index), _weights(task, read, index), _scale(task, read, index),
-                _runs(task, read, index))
-
-
-def _at(read: Columns, name: str, index: IntArray) -> FloatArray:
-    return np.asarray(read.values[name][index], dtype=np.float64)
-
-
-def _check_numbers(read: Columns, name: str, index: IntArray) -> None:
-    """Raises TableError where a value of the column at `index` is no finite number."""
-    values = _at(read, name, index)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if not len(bad):
-        return
-    cells = read.text_cells.get(name, {})
-    if len(bad) == len(values) and not (cells and np.isinf(values).any()):
-        what = "text" if cells else "no number"
-        raise TableError(f"{read.path}: column {name!r} holds {what} in every one of the {len(values)} rows; name another column"
-                         + (", or use it as group=" if cells else ""))
-    for i in bad:
-        if int(index[i]) in cells:
-            raise TableError(_text_cell(read, name, int(index[i]), cells[int(index[i])]))
-    lines = read.lines[index[bad]]
-    shown = ", ".join(str(x) for x in lines[:5]) + (", .." if len(lines) > 5 else "")
-    what = "infinite" if np.isinf(values[bad]).all() else "blank or not a number"
-    top = float(values[np.isfinite(values)].max())
-    many = f"lines {shown}" if len(lines) > 1 else f"line {shown}"
-    raise TableError(f"{read.path} {many}: column {name!r} is {what} in {len(lines)} of {len(values)} rows; fill it in, or leave "
-                     f"them out with where=\"{name}<={top!r}\"")
-
-
-def _text_cell(read: Columns, name: str, position: int, cell: str) -> str:
-    where = f"{read.path} line {read.lines[position]}: column {name!r} holds {cell[:40]!r}, not a number"
-    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", cell):
-        return f"{where}; write it without thousands separators"
-    if re.fullmatch(r"[-+]?\d+,\d+([eE][-+]?\d+)?", cell):
-        return f"{where}; write the decimal point as '.'"
-    return f"{where}; correct the cell or leave it blank and drop the row with where="
-
-
-def _first(read: Columns, index: IntArray, bad: BoolArray, values: FloatArray) -> tuple[int, float]:
-    i = int(np.flatnonzero(bad)[0])
-    return int(read.lines[index[i]]), float(values[i])
-
-
-def _groups(task: Task, read: Columns, index: IntArray) -> StrArray:
-    if task.group is None:
-        return np.full(len(index), ALL)
-    labels = _labels(read, task.group, index)
-    empty = labels == ""
-    if empty.any():
-        i = int(np.flatnonzero(empty)[0])
-        raise TableError(f"{read.path} line {read.lines[index[i]]}: no group in column {task.group!r} ({int(empty.sum())} rows); "
-                         f"name the group, or leave them out with where=\"{task.group}!=''\"")
-    return labels
-
-
-def _labels(read: Columns, name: str, index: IntArray) -> StrArray:
-    """A column as labels; numbers read for where= print as they would in the file, 3.0 as 3."""
-    values = read.values[name][index]
-    if values.dtype.kind != "f":
-        return values.astype(np.str_)
-    distinct, codes = np.unique(values, return_inverse=True)
-    names = ["" if np.isnan(v) else str(int(v)) if v.is_integer() and abs(v) < 1e15 else repr(float(v)) for v in distinct]
-    return np.array(names, dtype=np.str_)[codes]
-
-
-def _weights(task: Task, read: Columns, index: IntArray) -> FloatArray:
-    if task.weights is None:
-        return np.ones(len(index))
-    weight = _at(read, task.weights, index)
-    if (weight < 0).any():
-        line, value = _first(read, index, weight < 0, weight)
-        raise TableError(f"{read.path} line {line}: weight {task.weights!r} is {value:g}; weights must be 0 or more")
-    if not weight.any():
-        raise TableError(f"{read.path}: every weight in column {task.weights!r} is 0; leave weights= out to count all rows alike")
-    return weight
-
-
-def _scale(task: Task, read: Columns, index: IntArray) -> FloatArray | None:
-    if task.scale is None:
-        return None
-    names = _mentioned(task.scale, read.header, read.path)
-    for name in names:
-        _check_numbers(read, name, index)
-    try:
-        scale = column_expression(task.scale, {n: _at(read, n, index) for n in names})
-    except LawError as exc:
-        raise TableError(f"scale={task.scale!r}: {exc}") from exc
-    scale = np.array(np.broadcast_to(scale, len(index)), dtype=np.float64)
-    bad = ~np.isfinite(scale)
-    if bad.any():
-        line, value = _first(read, index, bad, scale)
-        raise TableError(f"{read.path} line {line}: scale={task.scale!r} is {value:g}; write an expression that is finite in every row")
-    return scale
-
-
-def _runs(task: Task, read: Columns, index: IntArray) -> IntArray:
-    if task.run is None:
-        return np.arange(len(index), dtype=np.int64)
-    return np.unique(_labels(read, task.run, index), return_inverse=True)[1].astype(np.int64)
 
 
 # ---- what the rows decide ----
@@ -369,19 +234,21 @@ def _runs(task: Task, read: Columns, index: IntArray) -> IntArray:
 def _completed(plan: Task, config: RunConfig, read: Columns, search: IntArray, notes: list[str]) -> Task:
     """The plan with everything that is chosen from the searched rows."""
     for name in (*plan.names, *plan.targets):
-        _check_numbers(read, name, search)
-    features = tuple(replace(v, log=_spans(_at(read, v.name, search), LOG_SPAN)) for v in plan.features)
+        check_numbers(read, name, search)
+    features = tuple(replace(v, log=_spans(values_at(read, v.name, search), LOG_SPAN)) for v in plan.features)
     task = replace(plan, features=features)
     if not config.scale:
         task = replace(task, scale=_default_scale(task, read, search))
         notes.append(f"scale: {task.scale or 'none, so inner hold-outs are drawn in folds'} (scale= to change)")
-    positive = all((_at(read, t, search) > 0).all() for t in task.targets)
+    positive = all((values_at(read, t, search) > 0).all() for t in task.targets)
     residual = _residual(config) or ("log" if positive else "plain")
     if not config.residual:
         notes.append(f"residual: {residual} (residual=log|plain to change)")
     task = replace(task, residual=residual)
+    if task.run and not config.run and len(set(read.values[task.run][search].tolist())) < len(search):
+        notes.append(f"run: rows with the same {task.run} are one run (run= to change)")
     if config.max_params is None:
-        fits = default_max_params(_rows(task, read, search))
+        fits = default_max_params(rows_at(task, read, search))
         if fits < DEFAULT_MAX_PARAMS:
             notes.append(f"max_params: {fits}, as the smallest group has few rows (max_params= to change)")
         task = replace(task, max_params=fits)
@@ -395,10 +262,10 @@ def _spans(values: FloatArray, factor: float) -> bool:
 def _default_scale(task: Task, read: Columns, search: IntArray) -> str | None:
     """The named compute column where it is usable, else the product of the sizes among the features, else None."""
     if task.scale is not None:
-        values = _at(read, task.scale, search)
+        values = values_at(read, task.scale, search)
         if np.isfinite(values).all() and values.min() < values.max():
             return task.scale
-    return "*".join(n for n in task.names if _is_size(n, _at(read, n, search))) or None
+    return "*".join(n for n in task.names if _is_size(n, values_at(read, n, search))) or None
 
 
 def _is_size(name: str, values: FloatArray) -> bool:
@@ -406,28 +273,37 @@ def _is_size(name: str, values: FloatArray) -> bool:
     return _spans(values, SCALE_SPAN) and bool(values.max() > 1) and not _NOT_A_SIZE.search(name)
 
 
-def _check(task: Task, rows: Rows, asked: int | None) -> None:
-    """Raises TableError where the rows cannot carry a law."""
+def _searched(task: Task, read: Columns, index: IntArray, asked: int | None) -> Rows:
+    """The rows to fit; raises TableError where they cannot carry a law. `asked` is max_params= as the user gave it."""
+    rows = rows_at(task, read, index)
+    check_positive(task, read, index)
     path = task.train_file
     if len(rows) < MIN_ROWS:
-        raise TableError(f"{path}: {len(rows)} row{'s' * (len(rows) > 1)} to fit; at least {MIN_ROWS} are needed, 5 or more advised")
+        raise TableError(
+            f"{path}: {len(rows)} row{'s' * (len(rows) > 1)} to fit; at least {MIN_ROWS} are needed, 5 or more advised"
+        )
     for name, y in rows.targets.items():
         if y.min() == y.max():
             raise TableError(f"{path}: target {name!r} is {y[0]:g} in all {len(y)} rows; there is nothing to explain")
     labels, counts = np.unique(rows.group, return_counts=True)
     i = int(counts.argmin())
     if counts[i] < MIN_ROWS:
-        raise TableError(f"{path}: group {str(labels[i])!r} of column {task.group!r} has {counts[i]} row{'s' * int(counts[i] > 1)}; "
-                         f"at least {MIN_ROWS} are needed: leave it out with where=\"{task.group}!='{labels[i]}'\"")
+        raise TableError(
+            f"{path}: group {str(labels[i])!r} of column {task.group!r} has {counts[i]} row{'s' * int(counts[i] > 1)}; "
+            f"at least {MIN_ROWS} are needed: leave it out with where=\"{task.group}!='{labels[i]}'\""
+        )
     if asked is not None and counts[i] <= asked:
         what = f"group {str(labels[i])!r} has" if task.group else "there are"
-        raise TableError(f"{path}: {what} {counts[i]} rows for max_params={asked}; write max_params={counts[i] - 1} or less")
+        raise TableError(
+            f"{path}: {what} {counts[i]} rows for max_params={asked}; write max_params={counts[i] - 1} or less"
+        )
+    return rows
 
 
 def _check_holdout(task: Task, rows: Rows, sealed: Rows) -> None:
     strangers = sorted(set(sealed.groups) - set(rows.groups))
     if strangers:
-        raise TableError(f"holdout=: group {strangers[0]!r} of column {task.group!r} has no rows to fit; leave it out with where=, "
-                         "or let train= keep rows of it")
-
-
+        raise TableError(
+            f"holdout=: group {strangers[0]!r} of column {task.group!r} has no rows to fit; leave it out with where=, "
+            "or let train= keep rows of it"
+        )

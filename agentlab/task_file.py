@@ -110,7 +110,7 @@ def read_task_file(folder: Path, find_data: FindData) -> Task:
     train = _data_file(folder, told.data.train, find_data)
     if train is None:
         raise TaskFileError(
-            f"{path}: data.train = {told.data.train!r} is neither in the task's folder nor in a folder of AGENTLAB_DATA; "
+            f"{path}: data.train = {told.data.train!r} is not in the task's folder nor in one of AGENTLAB_DATA; "
             "put it there, or set AGENTLAB_DATA to the folder that holds it"
         )
     holdout = _data_file(folder, told.data.holdout, find_data) if told.data.holdout else None
@@ -171,7 +171,13 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
 
 
 def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    tables: Mapping[str, type[BaseModel]] = {"task": _Head, "feature": _Feature, "target": _Target, "law": _Law, "data": _Data}
+    tables: Mapping[str, type[BaseModel]] = {
+        "task": _Head,
+        "feature": _Feature,
+        "target": _Target,
+        "law": _Law,
+        "data": _Data,
+    }
     return list((tables[str(loc[0])] if loc else model).model_fields)
 
 

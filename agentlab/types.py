@@ -9,6 +9,30 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agentlab.errors import AgentlabError, BackendError, EvaluationError
+
+__all__ = [
+    "ALL",
+    "DEFAULT_CANDIDATES",
+    "AgentlabError",
+    "BackendError",
+    "BoolArray",
+    "Budget",
+    "Entry",
+    "EvaluationError",
+    "FloatArray",
+    "IntArray",
+    "Outcome",
+    "Proposal",
+    "Reference",
+    "Rows",
+    "RunConfig",
+    "Score",
+    "StrArray",
+    "Task",
+    "Variable",
+]
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -16,28 +40,6 @@ StrArray = NDArray[np.str_]
 
 ALL = "all"
 """The name of the only group of a data set that has no group column."""
-
-
-class AgentlabError(Exception):
-    """A mistake of the user's or the data's, told in one line: what, where, what to write instead.
-
-    The command line prints the text and exits with `exit_code`: 2 usage, 3 budget reached before any law,
-    4 evaluation failed, 5 backend missing.
-    """
-
-    exit_code = 2
-
-
-class EvaluationError(AgentlabError):
-    """An evaluation that should have run failed."""
-
-    exit_code = 4
-
-
-class BackendError(AgentlabError):
-    """A tool server, sandbox or service that is needed cannot be reached."""
-
-    exit_code = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from agentlab.catalog import nearest
-from agentlab.csv_columns import TableError
+from agentlab.csv_header import TableError
 
 Sign = Literal["+", "-"]
 
@@ -27,7 +27,9 @@ def named_signs(text: str | None, features: Sequence[str]) -> dict[str, Sign]:
     signs: dict[str, Sign] = {}
     for name, value in _pairs(text, "monotone", "n:-,d:-", features):
         if value not in ("+", "-"):
-            raise TableError(f"monotone={text!r}: {name}:{value} is not + (rises) or - (falls); write monotone=\"{name}:-\"")
+            raise TableError(
+                f'monotone={text!r}: {name}:{value} is not + (rises) or - (falls); write monotone="{name}:-"'
+            )
         signs[name] = "+" if value == "+" else "-"
     return signs
 
@@ -42,7 +44,7 @@ def named_boxes(text: str | None, features: Sequence[str]) -> dict[str, tuple[fl
         except ValueError:
             bounds = (1.0, 0.0)
         if not dots or not -float("inf") < bounds[0] < bounds[1] < float("inf"):
-            raise TableError(f"box={text!r}: {name}:{value} is no range low..high; write box=\"{name}:1e6..1e13\"")
+            raise TableError(f'box={text!r}: {name}:{value} is no range low..high; write box="{name}:1e6..1e13"')
         boxes[name] = bounds
     return boxes
 
@@ -54,7 +56,7 @@ def _pairs(text: str | None, key: str, example: str, features: Sequence[str]) ->
     for part in split_names(text, key):
         name, colon, value = (x.strip() for x in part.partition(":"))
         if not colon or not value:
-            raise TableError(f"{key}={text!r}: {part!r} is not NAME:VALUE; write {key}=\"{example}\"")
+            raise TableError(f'{key}={text!r}: {part!r} is not NAME:VALUE; write {key}="{example}"')
         if name not in features:
             raise TableError(f"{key}={text!r}: {name!r} is not among the features; {nearest(name, features)}")
         if name in dict(pairs):

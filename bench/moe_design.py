@@ -2,7 +2,7 @@
 
 Rules, from the short tuning runs listed in tasks/moe_leverage/NOTES.md:
 - learning rate .012 (d_model / 24)^-.75, dense and MoE alike; batch grows with the budget; 2 layers up to width 32,
-  3 up to 64, 4 above; heads of 16 (12 at widths 12 and 24, 10 at 20);
+  3 up to 64, 4 above; heads of 16 (12 at widths 12 and 24, 10 at 20, 14 at 28, 20 at 40);
 - every FFN has an active width of 4 d_model (SwiGLU): an MoE with top_k k before splitting has unsplit experts of width
   4 d_model / k, so all models of one width cost the same but for the router;
 - a point is (A, K): K = k * split active experts of width 4 d_model / K, so granularity 2 d_model / d_expert = K / 2.
@@ -17,7 +17,7 @@ from pathlib import Path
 BATCH = {1e11: 4, 3e11: 6, 1e12: 8, 3e12: 12, 6e12: 14, 1e13: 16}
 SEGMENTS = {1e11: 1, 3e11: 1, 1e12: 2, 3e12: 4, 6e12: 6, 1e13: 8}
 HOLDOUT = 1e13
-HEADS = {12: 1, 20: 2, 24: 2}
+HEADS = {12: 1, 20: 2, 24: 2, 28: 2}
 
 
 @dataclass(frozen=True)
@@ -72,52 +72,58 @@ def point(order: int, budget: float, width: int, *, active: int = 0, per: int = 
     )  # fmt: skip
 
 
-# (order, budget, width, seeds)
+# order, budget, width
 DENSE = [
-    (1, 1e11, 12, 1), (1, 1e11, 16, 1), (1, 1e11, 24, 1), (1, 3e11, 16, 1), (1, 3e11, 24, 1), (1, 3e11, 32, 1),
-    (2, 1e12, 24, 1), (2, 1e12, 32, 1), (2, 1e12, 48, 1),
-    (4, 1e11, 20, 1), (4, 3e11, 20, 1), (4, 1e12, 64, 1), (4, 3e12, 32, 1), (4, 3e12, 48, 1), (4, 3e12, 64, 1),
-    (5, 6e12, 48, 1), (5, 6e12, 64, 1), (6, 3e12, 96, 1),
-    (8, 1e13, 64, 1), (8, 1e13, 96, 1), (8, 6e12, 96, 1),
+    (1, 1e11, 12), (1, 1e11, 16), (1, 1e11, 24), (1, 3e11, 16), (1, 3e11, 24), (1, 3e11, 32),
+    (2, 1e12, 24), (2, 1e12, 32), (2, 1e12, 48),
+    (4, 1e11, 20), (4, 3e11, 20), (4, 1e12, 64), (4, 3e12, 32), (4, 3e12, 48), (4, 3e12, 64),
+    (5, 3e11, 28), (5, 1e12, 40), (5, 6e12, 48), (5, 6e12, 64), (7, 1e13, 64), (8, 1e13, 48),
+    (9, 3e12, 40), (9, 6e12, 40),
 ]  # fmt: skip
-# (order, budget, width, {per: [active, ...]}, seeds)
-SPINE = [
+# order, budget, width, [K, ...] for each 1/A
+MIXTURES = [
     (1, 1e11, 16, {4: [2], 8: [2, 4], 16: [2], 32: [2], 64: [1]}),
     (1, 3e11, 24, {4: [4], 8: [2, 4], 16: [2, 4], 32: [2]}),
     (2, 1e12, 32, {4: [4], 8: [2, 8], 32: [4]}),
-]
-DEPTH = [
     (4, 1e11, 16, {2: [2, 4], 4: [4, 8], 8: [1, 8], 16: [1, 4], 32: [1]}),
     (4, 3e11, 24, {2: [4], 4: [2, 8], 8: [1, 8], 16: [1, 8], 32: [1, 4], 64: [1, 2]}),
-    (5, 1e12, 32, {4: [2, 8], 8: [4, 16], 16: [2, 4, 8], 32: [2, 8], 64: [2]}),
-    (6, 3e12, 48, {4: [4], 8: [2, 4, 8], 16: [4, 8], 32: [2, 4], 64: [2]}),
-    (7, 1e12, 48, {8: [2, 4, 8], 16: [4], 32: [4]}),
-    (8, 1e13, 64, {4: [4], 8: [2, 4, 16], 16: [4, 8], 32: [2, 4], 64: [2]}),
+    (5, 1e12, 32, {4: [2], 8: [4, 16], 16: [4], 64: [2]}),
+    (9, 1e12, 32, {4: [8], 16: [2, 8], 32: [2, 8]}),
+    (6, 3e12, 48, {4: [4], 8: [2, 8], 32: [4]}),
+    (9, 3e12, 48, {8: [4], 16: [4]}),
+    (7, 1e13, 64, {8: [4, 16], 32: [2]}),
+    (8, 1e13, 64, {4: [4], 8: [2], 16: [4, 8], 64: [2]}),
+    (9, 1e11, 24, {4: [2, 4], 8: [2, 4, 8], 16: [2, 4], 32: [2]}),
     (10, 3e11, 32, {8: [2, 4], 16: [2, 4, 8], 32: [2, 4]}),
-    (10, 1e11, 24, {8: [2, 4], 16: [2, 4], 32: [2]}),
-    (11, 3e11, 16, {8: [2, 4], 16: [2]}),
-    (11, 3e12, 64, {8: [4], 16: [4]}),
+    (10, 3e11, 16, {4: [2], 8: [2, 4], 16: [2]}),
+    (11, 1e12, 48, {8: [2, 4, 8], 16: [4], 32: [4]}),
+    (11, 3e12, 48, {16: [8], 32: [2], 64: [2]}),
     (12, 1e12, 48, {4: [4], 16: [8]}),
+    (12, 3e12, 64, {8: [4], 16: [4]}),
     (12, 3e12, 48, {8: [16]}),
-    (13, 1e12, 24, {8: [4], 32: [4]}),
+    (12, 1e12, 24, {8: [4], 32: [4]}),
 ]
-# (order, budget, width, per, active, seed): repeats, for the noise
+# order, budget, width, 1/A (0 for dense), K, seed: repeats, for the noise
 REPEATS = [
     (3, 1e11, 16, 0, 0, 1), (3, 3e11, 24, 0, 0, 1), (3, 1e12, 32, 0, 0, 1), (3, 1e11, 16, 8, 2, 1),
-    (5, 1e11, 16, 0, 0, 2), (5, 3e11, 24, 0, 0, 2), (5, 3e11, 24, 8, 4, 1), (6, 3e11, 24, 16, 2, 1),
-    (6, 1e12, 48, 0, 0, 1), (7, 3e12, 64, 0, 0, 1), (7, 1e12, 32, 8, 2, 1),
-    (9, 1e11, 12, 0, 0, 1), (9, 1e11, 20, 0, 0, 1), (9, 1e11, 24, 0, 0, 1), (9, 3e11, 32, 0, 0, 1), (9, 3e11, 20, 0, 0, 1),
-    (9, 1e12, 48, 0, 0, 2), (10, 1e11, 16, 8, 4, 1), (10, 1e11, 16, 16, 2, 1), (10, 1e11, 16, 32, 2, 1),
-    (10, 1e11, 16, 4, 2, 1), (10, 3e11, 24, 32, 2, 1), (10, 3e11, 24, 8, 2, 1), (10, 3e11, 24, 4, 4, 1),
-    (11, 1e12, 32, 32, 4, 1), (11, 1e12, 32, 16, 4, 1), (12, 3e12, 48, 0, 0, 1), (12, 1e12, 24, 0, 0, 1),
-    (12, 1e12, 64, 0, 0, 1), (13, 3e12, 48, 8, 4, 1), (13, 1e11, 16, 8, 2, 2), (13, 3e11, 24, 8, 4, 2),
+    (5, 1e11, 16, 0, 0, 2), (5, 3e11, 24, 0, 0, 2), (5, 3e11, 24, 8, 4, 1), (5, 1e12, 48, 0, 0, 1),
+    (5, 1e12, 32, 0, 0, 2), (8, 3e12, 48, 0, 0, 1), (8, 3e12, 64, 0, 0, 1),
+    (9, 1e11, 12, 0, 0, 1), (9, 1e11, 20, 0, 0, 1), (9, 1e11, 24, 0, 0, 1), (5, 3e11, 32, 0, 0, 1),
+    (9, 3e11, 20, 0, 0, 1), (5, 3e11, 28, 0, 0, 1), (5, 1e12, 40, 0, 0, 1), (9, 1e11, 20, 0, 0, 2),
+    (9, 1e11, 24, 0, 0, 2), (9, 1e11, 12, 0, 0, 2), (9, 3e11, 16, 0, 0, 1), (9, 3e11, 32, 0, 0, 2),
+    (9, 1e11, 16, 8, 4, 1), (9, 1e11, 16, 16, 2, 1), (9, 1e11, 16, 32, 2, 1), (9, 1e11, 16, 4, 2, 1),
+    (9, 1e11, 16, 8, 2, 2), (10, 1e11, 16, 4, 4, 1), (10, 1e11, 16, 16, 4, 1), (10, 1e11, 16, 2, 2, 1),
+    (10, 3e11, 24, 16, 2, 1), (10, 3e11, 24, 32, 2, 1), (10, 3e11, 24, 8, 2, 1), (10, 3e11, 24, 4, 4, 1),
+    (11, 1e12, 32, 8, 2, 1), (11, 1e12, 32, 32, 4, 1), (12, 1e12, 32, 16, 4, 1),
+    (12, 1e12, 24, 0, 0, 1), (12, 1e12, 64, 0, 0, 1), (12, 3e12, 48, 8, 4, 1),
+    (12, 3e11, 24, 8, 4, 2), (12, 1e12, 48, 0, 0, 2),
 ]  # fmt: skip
 
 
 def points() -> list[Point]:
-    """All runs, in the order they are run: first a thin spine over three budgets, the hold-out before the last repeats."""
-    found = [point(order, budget, width) for order, budget, width, _ in DENSE]
-    for order, budget, width, grid in SPINE + DEPTH:
+    """All runs, in the order they are run: a thin spine, depth, the hold-out, then more."""
+    found = [point(order, budget, width) for order, budget, width in DENSE]
+    for order, budget, width, grid in MIXTURES:
         found += [point(order, budget, width, active=k, per=per) for per, actives in grid.items() for k in actives]
     found += [point(o, b, w, per=per, active=active, seed=seed) for o, b, w, per, active, seed in REPEATS]
     if len({p.name for p in found}) != len(found):
@@ -137,4 +143,4 @@ def read(path: Path) -> list[Point]:
     """The table as points, in its own order."""
     kinds = {f.name: {"str": str, "int": int, "float": float}[str(f.type)] for f in fields(Point)}
     with path.open(newline="", encoding="utf-8") as file:
-        return [Point(**{k: kinds[k](v) for k, v in row.items()}) for row in csv.DictReader(file)]  # type: ignore[arg-type]
+        return [Point(**{k: kinds[k](v) for k, v in row.items()}) for row in csv.DictReader(file)]

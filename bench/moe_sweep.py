@@ -1,7 +1,8 @@
-"""Runs the moe_leverage sweep through the train tool, resumable: python bench/moe_sweep.py design|run|tables [--workers N].
+"""Runs the moe_leverage sweep through the train tool: python bench/moe_sweep.py design|run|tables [--workers N].
 
-A job is a folder below $AGENTLAB_JOBS (default .sweep/jobs); finished ones are skipped, unfinished ones resumed from their
-checkpoint. `design` writes design.csv from bench/moe_design.py, `tables` compiles what is there so far into the task's data.
+A job is a folder below $AGENTLAB_JOBS (default .sweep/jobs); finished ones are skipped, unfinished ones resumed from
+their checkpoint. `design` writes design.csv from bench/moe_design.py, `tables` compiles what is there so far into the
+task's data.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import time
 from pathlib import Path
 
 import moe_design
-from mcp import Client
-
 from agentlab.tools import train
+from mcp import Client
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = ROOT / "tasks" / "moe_leverage"
@@ -53,7 +53,8 @@ async def run(points: list[moe_design.Point], workers: int) -> None:
 
         async def work() -> None:
             while not queue.empty():
-                print(time.strftime("%H:%M:%S"), await one(client, queue.get_nowait(), corpus), queue.qsize(), flush=True)
+                told = await one(client, queue.get_nowait(), corpus)
+                print(time.strftime("%H:%M:%S"), told, f"{queue.qsize()} left", flush=True)
 
         await asyncio.gather(*(work() for _ in range(workers)))
 
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     os.environ.setdefault(train.JOBS, str(ROOT / ".sweep" / "jobs"))
-    os.environ.setdefault(train.MAX_JOBS, str(options.workers))
+    os.environ.setdefault(train.MAX_JOBS, str(options.workers + 8))  # jobs of a driver before may still run
     os.environ.setdefault(train.SEALED_KEY, secrets.token_hex(16))
     if options.verb == "design":
         moe_design.write(TASK / "design.csv")

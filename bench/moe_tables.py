@@ -7,16 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agentlab.tools.data import Leverage, leverage_of, read_runs, write_leverage
 from moe_design import Point
 from pydantic import JsonValue
-
-from agentlab.tools.data import Leverage, leverage_of, read_runs, write_leverage
 
 CURVE_POINTS = 20
 RUN_COLUMNS = (
     "name", "role", "budget_flops", "flops", "tokens", "steps", "batch_tokens", "params", "params_active",
-    "flops_per_token", "router_share", "d_model", "n_layers", "d_expert", "experts", "active_experts", "E", "k", "split",
-    "A", "G", "lr", "seed", "valid_loss", "valid_se", "train_loss", "max_load", "spikes", "seconds", "digest",
+    "flops_per_token", "router_share", "d_model", "n_layers", "d_expert", "experts", "active_experts", "E", "k",
+    "split", "A", "G", "lr", "seed", "valid_loss", "valid_se", "train_loss", "max_load", "spikes", "seconds", "digest",
 )  # fmt: skip
 
 
@@ -60,7 +59,8 @@ def run_row(point: Point, job: Path) -> dict[str, object] | None:
         "router_share": round(plan["router_flops_per_token_train"] / plan["flops_per_token_train"], 4),
         "d_model": point.d_model, "n_layers": point.n_layers, "d_expert": plan["d_expert"], "experts": plan["experts"],
         "active_experts": plan["active_experts"], "E": point.experts, "k": point.top_k if point.experts else 0,
-        "split": point.split, "A": plan["activation_ratio"], "G": plan["granularity"], "lr": point.lr, "seed": point.seed,
+        "split": point.split, "A": plan["activation_ratio"], "G": plan["granularity"],
+        "lr": point.lr, "seed": point.seed,
         "valid_loss": rounded(result["valid_loss"]), "valid_se": rounded(result.get("valid_se")),
         "train_loss": rounded(progress[-1]["loss"]) if progress else "",
         "max_load": rounded(progress[-1].get("max_load")) if progress else "",
@@ -116,9 +116,11 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, o
 def tell(what: str, table: Leverage) -> None:
     """What a reader wants to see first."""
     best = ", ".join(f"{c:.0e}: {loss:.4f}" for c, loss in zip(table.dense_budgets, table.dense_best, strict=True))
-    print(f"{what}: {len(table.rows)}; dense frontier {table.frontier_E:.4f} + {table.frontier_B:.4g} C^-{table.frontier_b:.4f}")
-    print(f"  best dense loss {best}; misfit {table.frontier_misfit:.4f}, seed noise {table.noise:.4f} of ln(loss)")
+    law = f"{table.offset:.4f} + {table.scale:.4g} C^-{table.exponent:.4f}"
+    print(f"{what}: {len(table.rows)}; dense frontier {law}")
+    print(f"  best dense loss {best}; misfit {table.misfit:.4f}, seed noise {table.noise:.4f} of ln(loss)")
     for row in sorted(table.rows, key=lambda r: (round(r.C, -10), r.A, r.G)):
-        print(f"  {row.name:28s} A {row.A:.4f} G {row.G:5.1f} C {row.C:.3g} EL {row.EL:.3f} +- {row.el_se:.3f} {'*' * row.extrapolated}")
+        point = f"{row.name:28s} A {row.A:.4f} G {row.G:5.1f} C {row.C:.3g}"
+        print(f"  {point} EL {row.EL:.3f} +- {row.el_se:.3f} {'*' * row.extrapolated}")
     if table.left_out:
         print("  left out:", ", ".join(table.left_out))

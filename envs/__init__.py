@@ -59,7 +59,7 @@ class Sandbox(Protocol):
         argv: Sequence[str],
         *,
         stdin: str = "",
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it must kill the whole tree, which a cancelled scope does not
         cwd: str = ".",
         env: Mapping[str, str] | None = None,
     ) -> Executed:

@@ -95,9 +95,9 @@ def kill_tree(pid: int, mark: str) -> None:
         left = _marked(mark)
         for other in left:
             _signal(other)
-        if not left:
+        if not left and start_ticks(pid) is None:
             return
-        time.sleep(0.01)
+        time.sleep(0.01)  # a dying process keeps its number and loses its environment first
 
 
 def _signal(pid: int) -> None:
@@ -220,7 +220,7 @@ class Local:
             raise SandboxError(f"{name}: cannot be started ({error}); give the path of a program") from error
 
     def _limit(self, pid: int) -> None:
-        """Sets limits from outside just after the start: the program is ours, and no code runs between fork and exec."""
+        """Sets limits from outside just after the start: the program is trusted, and so nothing runs before exec."""
         limits = self._limits
         wanted = {
             resource.RLIMIT_AS: limits.memory_bytes,

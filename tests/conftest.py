@@ -1,4 +1,4 @@
-"""What every test may use: data folders, the checkout, and services that are installed, skipped or, under CI, demanded."""
+"""What every test may use: data, the checkout, and services: installed, else skipped or, under CI, demanded."""
 
 from __future__ import annotations
 

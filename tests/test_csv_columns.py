@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentlab import csv_columns
-from agentlab.csv_columns import TableError, read_columns, read_header
+from agentlab import csv_clean, csv_columns, csv_header
+from agentlab.csv_clean import read_clean
+from agentlab.csv_columns import read_columns
+from agentlab.csv_header import TableError, read_header
 
 NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
@@ -45,22 +47,22 @@ def test_the_quick_and_the_careful_reader_agree(
         lines.insert(1, "")
     text = end.join(lines) + (end if last else "")
     path = write(tmp_path, text, "utf-8-sig" if bom else "utf-8")
-    delimiter, header = read_header(path)
-    assert header == ("n", "kind", "loss")
-    kinds: dict[str, csv_columns.Kind] = {"loss": "number", "kind": "text", "n": "either"}
-    layout = csv_columns._Layout(path, delimiter, header, {"n": 0, "kind": 1, "loss": 2}, kinds)
-    quick, careful = csv_columns._read_clean(layout), csv_columns._read_cells(layout)
+    assert read_header(path)[1] == ("n", "kind", "loss")
+    kinds: dict[str, csv_header.Kind] = {"loss": "number", "kind": "text", "n": "either"}
+    layout = csv_header.read_layout(path, kinds)
+    quick, careful = read_clean(layout), csv_columns._read_cells(layout)
     assert (quick is None) == blank
-    quick = quick or careful
-    assert quick.lines.tolist() == careful.lines.tolist()
-    for name in kinds:
-        np.testing.assert_array_equal(quick.values[name], careful.values[name])
-    assert quick.values["kind"].tolist() == [row[1].strip() for row in rows]
+    assert careful.lines.tolist() == list(range(2 + blank, len(rows) + 2 + blank))
+    for name, values in (quick or {}).items():
+        np.testing.assert_array_equal(values, careful.values[name])
+    assert careful.values["kind"].tolist() == [row[1].strip() for row in rows]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(rows=st.lists(st.tuples(st.text(alphabet='ab",\n; ', max_size=5), st.integers(0, 9)), min_size=1, max_size=8))
-def test_what_pythons_csv_writes_is_read_back_with_its_line_numbers(rows: list[tuple[str, int]], tmp_path: Path) -> None:
+def test_what_pythons_csv_writes_is_read_back_with_its_line_numbers(
+    rows: list[tuple[str, int]], tmp_path: Path
+) -> None:
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(["label", "x"])
@@ -77,7 +79,7 @@ def test_what_pythons_csv_writes_is_read_back_with_its_line_numbers(rows: list[t
 @pytest.mark.parametrize("rows_in_a_chunk", [1, 2, 3, 100])
 def test_chunks_leave_no_seam(rows_in_a_chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_columns, "_CHUNK_ROWS", rows_in_a_chunk)
-    monkeypatch.setattr(csv_columns, "_SCAN_BYTES", 7)
+    monkeypatch.setattr(csv_clean, "_SCAN_BYTES", 7)
     clean = write(tmp_path, "a,b\n1,2\n3,4\n5,6")
     assert read_columns(clean, {"b": "number"}).values["b"].tolist() == [2, 4, 6]
     assert read_columns(clean, {"b": "number"}).lines.tolist() == [2, 3, 4]
@@ -138,12 +140,12 @@ def test_a_missing_file_names_the_nearest_beside_it(tmp_path: Path) -> None:
 
 def test_too_large_a_file_is_refused_with_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "a,b\n" + "1,2\n" * 50)
-    monkeypatch.setattr(csv_columns, "MAX_ROWS", 20)
+    monkeypatch.setattr(csv_header, "MAX_ROWS", 20)
     with pytest.raises(TableError, match="more than 20 rows"):
         read_columns(path, {"a": "number"})
     write(tmp_path, 'a,b\n"1",2\n' + "1,2\n" * 50)
     with pytest.raises(TableError, match="more than 20 rows"):
         read_columns(path, {"a": "number"})
-    monkeypatch.setattr(csv_columns, "MAX_BYTES", 100)
+    monkeypatch.setattr(csv_header, "MAX_BYTES", 100)
     with pytest.raises(TableError, match=r"0\.0 GB; at most 0 GB is read"):
         read_columns(path, {"a": "number"})

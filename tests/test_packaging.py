@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -67,6 +70,31 @@ def test_the_wheel_holds_every_file_that_the_program_reads(wheel: Path, source: 
         for path in sorted((source / folder).rglob("*")):
             if path.is_file() and path.suffix in {".py", ".toml", ".md", ".csv"}:
                 assert f"{place}/{path.relative_to(source / folder)}" in names
+
+
+def imported(*folders: Path) -> set[str]:
+    """The packages that the Python files under the folders import, ours and the standard library's left out."""
+    found: set[str] = set()
+    for path in (p for folder in folders for p in folder.rglob("*.py") if "images" not in p.parts):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"agentlab"}
+
+
+def test_the_core_installs_what_it_imports_and_nothing_else(checkout: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[>=<\[]", text)[0] for text in project["dependencies"]}
+    assert declared == imported(checkout / "agentlab", checkout / "tools", checkout / "envs")
+
+
+def test_everything_that_is_declared_is_pinned(checkout: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(t for texts in project["optional-dependencies"].values() for t in texts)]
+    pins = {line.split("==")[0].lower() for line in (checkout / "constraints.txt").read_text().splitlines()}
+    assert {re.split(r"[>=<\[]", text)[0] for text in wanted} - {project["name"]} <= pins
 
 
 def test_the_wheel_takes_no_name_of_another_project(wheel: Path) -> None:

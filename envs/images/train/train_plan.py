@@ -21,6 +21,12 @@ class ConfigError(ValueError):
         self.what, self.where, self.instead = what, where, instead
 
 
+CONVENTION = (
+    "training FLOPs = 3 x forward; forward per token = 2 x active matrix parameters (router and head included) "
+    "+ attention scores and values over the positions seen; embedding look-up free; padding of experts not counted"
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """One training run. `corpus` is a folder with train.bin and valid.bin; `out` is where checkpoints go."""
@@ -96,7 +102,8 @@ class Plan:
 def parse(raw: object) -> Config:
     """A checked Config from decoded JSON; raises ConfigError."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"a config is a JSON object, not {type(raw).__name__}", "config", 'write {"d_model": 64, ...}')
+        what = f"a config is a JSON object, not {type(raw).__name__}"
+        raise ConfigError(what, "config", 'write {"d_model": 64, ...}')
     kinds = get_type_hints(Config)
     values: dict[str, object] = {}
     for key, value in raw.items():
@@ -121,12 +128,14 @@ def _typed(key: str, value: object, kind: type) -> object:
 
 
 _RANGES: dict[str, tuple[float, float]] = {
-    "d_model": (4, 16384), "n_layers": (1, 256), "n_heads": (1, 256), "d_ff": (1, 1 << 20), "context": (2, 1 << 17),
+    "d_model": (4, 16384), "n_layers": (1, 256), "n_heads": (1, 256), "d_ff": (1, 1 << 20),
+    "context": (2, 1 << 17),
     "experts": (0, 4096), "top_k": (1, 4096), "split": (1, 256), "shared": (0, 64), "gate_scale": (0, 1e4),
     "balance_coef": (0, 100), "z_coef": (0, 100), "batch_sequences": (1, 1 << 20), "lr": (0, 10),
-    "final_lr_ratio": (0, 1), "warmup_share": (0, 1), "decay_share": (0, 1), "weight_decay": (0, 10), "beta1": (0, 0.9999),
-    "beta2": (0, 0.99999), "clip": (0, 1e9), "flops": (0, 1e24), "steps": (0, 10**9), "seed": (0, 2**31 - 1),
-    "segments": (1, 10**6), "report_every": (1, 10**9), "valid_sequences": (1, 1 << 20), "threads": (1, 1024),
+    "final_lr_ratio": (0, 1), "warmup_share": (0, 1), "decay_share": (0, 1), "weight_decay": (0, 10),
+    "beta1": (0, 0.9999), "beta2": (0, 0.99999), "clip": (0, 1e9), "flops": (0, 1e24),
+    "steps": (0, 10**9), "seed": (0, 2**31 - 1), "segments": (1, 10**6), "report_every": (1, 10**9),
+    "valid_sequences": (1, 1 << 20), "threads": (1, 1024),
     "spike": (0, 1e9),
 }  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -158,7 +167,8 @@ def _check(c: Config) -> None:
 
 def _check_shape(c: Config) -> None:
     if c.d_model % (2 * c.n_heads):
-        raise ConfigError(f"d_model {c.d_model} does not give {c.n_heads} heads of even width", "n_heads", "divide d_model/2")
+        what = f"d_model {c.d_model} does not give {c.n_heads} heads of even width"
+        raise ConfigError(what, "n_heads", "write a divisor of d_model / 2")
     if c.experts == 0:
         if c.split != 1 or c.top_k != 1 or c.shared != 0:
             raise ConfigError("a dense model has no experts to split or share", "experts", "write experts above 0")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from agentlab.law import Call, Node, Num, Sym
-from agentlab.proposers.dice import Dice
-from agentlab.proposers.grammar import FACTORS, LAWS, Shape, Template, filled, shape_of, suits
-from agentlab.proposers.trees import (
+from agentlab.proposers._dice import Dice
+from agentlab.proposers._draft import Draft
+from agentlab.proposers._grammar import templates
+from agentlab.proposers._shapes import filled
+from agentlab.proposers._trees import (
     ONE,
-    Path,
     add,
     at,
     factors_of,
     groups,
     log,
     multiply,
+    op_of,
     power,
     put,
     replace,
@@ -36,78 +36,6 @@ SIMPLE_EXPONENTS = (Num(1.0), Num(0.5), Num(-1.0), Num(2.0))
 """Exponents that one is fixed to."""
 NEAR = 0.15
 """How near a fitted exponent must be to a simple one to be fixed there."""
-ILL_SUITED = 0.1
-"""How often a block is taken although its variables are not of the kind that it wants."""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What an operator works on: a parent's tree and fitted values, another parent's tree, the variables, the dice.
-
-    `values` are the parent's parameters (medians over groups and targets). Parameters that an operator adds carry "?".
-    """
-
-    tree: Node
-    other: Node
-    values: Mapping[str, float]
-    variables: Sequence[Variable]
-    dice: Dice
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The names of the variables."""
-        return frozenset(v.name for v in self.variables)
-
-    @cached_property
-    def nodes(self) -> list[tuple[Path, Node]]:
-        """All nodes of the tree with their paths."""
-        return walk(self.tree)
-
-    @cached_property
-    def varying(self) -> list[Path]:
-        """The paths of the subtrees that hold a variable."""
-        return [path for path, node in self.nodes if uses(node, self.names)]
-
-    @cached_property
-    def parameters(self) -> list[Path]:
-        """The paths of the parameters."""
-        return [p for p, n in self.nodes if isinstance(n, Sym) and n.name not in self.names]
-
-    @cached_property
-    def occurrences(self) -> list[Path]:
-        """The paths of the variables."""
-        return [p for p, n in self.nodes if isinstance(n, Sym) and n.name in self.names]
-
-    @cached_property
-    def exponents(self) -> list[Path]:
-        """The paths of the parameters that stand in an exponent."""
-        inside = [(*p, 1) for p, n in self.nodes if isinstance(n, Call) and n.op == "**"]
-        return [p for p in self.parameters if any(p[: len(e)] == e for e in inside)]
-
-    def block(self, mark: str = "?n") -> Node:
-        """A factor over variables that suit it, by the weights of the grammar."""
-        shape, chosen = self.choose([(w, shape_of(text)) for w, text in FACTORS])
-        return filled(shape, chosen, mark)
-
-    def choose(self, shapes: Sequence[tuple[float, Shape]]) -> tuple[Shape, list[Variable]]:
-        """A shape and variables for its slots; one that suits, unless none is found in a few draws."""
-        fitting = [(w, s) for w, s in shapes if len(s.slots) <= len(self.variables)]
-        for _ in range(12):
-            shape = self.dice.weighted(fitting)
-            chosen = self.several(len(shape.slots))
-            if suits(shape, chosen) or self.dice.chance(ILL_SUITED):
-                break
-        return shape, chosen
-
-    def several(self, count: int) -> list[Variable]:
-        """`count` different variables in random order."""
-        left = list(self.variables)
-        return [left.pop(int(self.dice.unit() * len(left))) for _ in range(count)]
-
-    def coordinate(self) -> Node:
-        """log of a variable that is a scale, any other as it is."""
-        variable = self.dice.pick(self.variables)
-        return log(Sym(variable.name)) if variable.log else Sym(variable.name)
 
 
 def add_term(draft: Draft) -> Node | None:
@@ -176,7 +104,7 @@ def shift(draft: Draft) -> Node | None:
 def tie(draft: Draft) -> Node | None:
     """Let one parameter stand for two: exponents with exponents, others with others."""
     bent = {at(draft.tree, p) for p in draft.exponents}
-    kinds = _distinct(draft, draft.exponents), [n for n in _distinct(draft, draft.parameters) if Sym(n) not in bent]
+    kinds = draft.distinct(draft.exponents), [n for n in draft.distinct(draft.parameters) if Sym(n) not in bent]
     pairs = [kind for kind in kinds if len(kind) > 1]
     if not pairs:
         return None
@@ -189,7 +117,7 @@ def tie(draft: Draft) -> Node | None:
 def untie(draft: Draft) -> Node | None:
     """Give one occurrence of a parameter that stands in several places its own value."""
     names = symbols(draft.tree)
-    tied = [p for p in draft.parameters if names.count(_name(draft, p)) > 1]
+    tied = [p for p in draft.parameters if names.count(draft.name_at(p)) > 1]
     return replace(draft.tree, draft.dice.pick(tied), Sym("?u")) if tied else None
 
 
@@ -197,7 +125,7 @@ def fix_exponent(draft: Draft) -> Node | None:
     """Fix an exponent at a simple number: the one it was fitted near to, else any."""
     if not draft.exponents:
         return None
-    name = _name(draft, draft.dice.pick(draft.exponents))
+    name = draft.name_at(draft.dice.pick(draft.exponents))
     value = draft.values.get(name)
     near = [] if value is None else [n for n in SIMPLE_EXPONENTS if abs(abs(value) - abs(n.value)) < NEAR]
     return put(draft.tree, {name: draft.dice.pick(near or SIMPLE_EXPONENTS)})
@@ -206,7 +134,7 @@ def fix_exponent(draft: Draft) -> Node | None:
 def free_number(draft: Draft) -> Node | None:
     """Make a parameter of a number, or of the exponent 1 that a bare variable has."""
     numbers = [p for p, n in draft.nodes if isinstance(n, Num)]
-    bare = [p for p in draft.occurrences if not (p and p[-1] == 0 and _op(draft, p[:-1]) == "**")]
+    bare = [p for p in draft.occurrences if not (p and p[-1] == 0 and op_of(at(draft.tree, p[:-1])) == "**")]
     if not numbers and not bare:
         return None
     path = draft.dice.pick(numbers + bare)
@@ -238,16 +166,16 @@ def swap_variables(draft: Draft) -> Node | None:
     if draft.dice.chance(0.5):
         return put(draft.tree, {first: Sym(second), second: Sym(first)})
     path = draft.dice.pick(draft.occurrences)
-    others = [v.name for v in draft.variables if v.name != _name(draft, path)]
+    others = [v.name for v in draft.variables if v.name != draft.name_at(path)]
     return replace(draft.tree, path, Sym(draft.dice.pick(others)))
 
 
 def simplify(draft: Draft) -> Node | None:
     """Take out the parameter that is needed least: the one fitted nearest to a value at which it has no effect."""
-    names = _distinct(draft, draft.parameters)
+    names = draft.distinct(draft.parameters)
     if not names:
         return None
-    exponents = set(_distinct(draft, draft.exponents))
+    exponents = set(draft.distinct(draft.exponents))
     options = [(name, neutral) for name in names for neutral in ((0.0, 1.0) if name in exponents else (0.0,))]
     if draft.values and draft.dice.chance(0.7):
         known = [o for o in options if o[0] in draft.values]
@@ -286,8 +214,7 @@ def cross_subtree(draft: Draft) -> Node | None:
 def fresh(draft: Draft) -> Node | None:
     """A law of the grammar over other variables, or a new one from two blocks."""
     if draft.dice.chance(0.5):
-        shape, chosen = draft.choose([(1.0, shape_of(t.text)) for t in LAWS if isinstance(t, Template) and not t.roles])
-        return filled(shape, chosen)
+        return filled(*draft.choose(templates()))
     left, right = draft.block("?l"), draft.block("?r")
     if draft.dice.chance(0.5):
         return add([Sym("?E"), times(Sym("?A"), left, right)])
@@ -318,28 +245,13 @@ OPERATORS: tuple[tuple[float, Operator], ...] = (
 )
 """How often each operator is drawn. The names of the functions are the `operator` of proposals."""
 
-RECOMBINES = frozenset({cross_terms, cross_factors, cross_subtree})
-"""The operators that read the other parent."""
+PARENTS: dict[Operator, int] = {cross_terms: 2, cross_factors: 2, cross_subtree: 2, fresh: 0}
+"""How many parents an operator reads, where it is not one."""
 
 
 def _less_one(parts: Sequence[Part], dice: Dice) -> list[Part]:
     left_out = int(dice.unit() * len(parts))
     return [part for i, part in enumerate(parts) if i != left_out]
-
-
-def _distinct(draft: Draft, paths: Sequence[Path]) -> list[str]:
-    return list(dict.fromkeys(_name(draft, p) for p in paths))
-
-
-def _name(draft: Draft, path: Path) -> str:
-    node = at(draft.tree, path)
-    assert isinstance(node, Sym)
-    return node.name
-
-
-def _op(draft: Draft, path: Path) -> str:
-    node = at(draft.tree, path)
-    return node.op if isinstance(node, Call) else ""
 
 
 def _power_of(variable: Variable) -> Node:
@@ -351,9 +263,9 @@ def _at_neutral(draft: Draft, name: str, neutral: float) -> Node:
     """The law with a parameter fixed where it has no effect: a coefficient at 0 in a sum, else at 1."""
     if neutral:
         return put(draft.tree, {name: Num(neutral)})
-    path = next(p for p in draft.parameters if _name(draft, p) == name)
+    path = next(p for p in draft.parameters if draft.name_at(p) == name)
     for depth in range(len(path), 0, -1):
-        op = _op(draft, path[: depth - 1])
+        op = op_of(at(draft.tree, path[: depth - 1]))
         if op in ("+", "-"):
             rest = at(draft.tree, (*path[: depth - 1], 1 - path[depth - 1]))
             return replace(draft.tree, path[: depth - 1], rest)

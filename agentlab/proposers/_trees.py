@@ -33,12 +33,16 @@ def add(terms: Sequence[Node]) -> Node:
 
 def multiply(factors: Sequence[Factor]) -> Node:
     """The product of the factors over the dividing ones; 1 for none."""
-    above = [f for f, divides in factors if not divides and f != ONE]
-    below = [f for f, divides in factors if divides and f != ONE]
-    sign = above and above[0] == Num(-1.0) and len(above) + len(below) > 1
+    above = [f for f, divides in factors if not divides and not _is_number(f, 1.0)]
+    below = [f for f, divides in factors if divides and not _is_number(f, 1.0)]
+    sign = bool(above) and _is_number(above[0], -1.0) and len(above) + len(below) > 1
     top = _chain(above[1:] if sign else above)
     whole = Call("/", (top, _chain(below))) if below else top
     return negate(whole) if sign else whole
+
+
+def _is_number(node: Node, value: float) -> bool:
+    return isinstance(node, Num) and node.value == value
 
 
 def _chain(nodes: Sequence[Node]) -> Node:
@@ -56,7 +60,7 @@ def times(*nodes: Node) -> Node:
 
 
 def power(base: Node, exponent: Node) -> Node:
-    """base ** exponent; the base itself for 1, 1 for 0."""
+    """Base ** exponent; the base itself for 1, 1 for 0."""
     if exponent == ONE:
         return base
     return ONE if exponent == ZERO else Call("**", (base, exponent))
@@ -116,18 +120,15 @@ def groups(node: Node, of: Callable[[Node], Sequence[object]]) -> list[Path]:
     heads = ("+", "-") if of is terms_of else ("*", "/")
     found = []
     for path, here in walk(node):
-        if isinstance(here, Call) and here.op in heads:
-            above = at(node, path[:-1]) if path else None
-            if not (isinstance(above, Call) and above.op in heads):
-                found.append(path)
+        if op_of(here) in heads and not (path and op_of(at(node, path[:-1])) in heads):
+            found.append(path)
     return found
 
 
 def replace(node: Node, path: Path, new: Node) -> Node:
     """The tree with the node at `path` replaced."""
-    if not path:
+    if not path or not isinstance(node, Call):
         return new
-    assert isinstance(node, Call)
     i = path[0]
     return Call(node.op, (*node.args[:i], replace(node.args[i], path[1:], new), *node.args[i + 1 :]))
 
@@ -135,9 +136,14 @@ def replace(node: Node, path: Path, new: Node) -> Node:
 def at(node: Node, path: Path) -> Node:
     """The node at `path`."""
     for i in path:
-        assert isinstance(node, Call)
-        node = node.args[i]
+        if isinstance(node, Call):
+            node = node.args[i]
     return node
+
+
+def op_of(node: Node) -> str:
+    """The operation of a call, "" for a leaf."""
+    return node.op if isinstance(node, Call) else ""
 
 
 def symbols(node: Node) -> list[str]:

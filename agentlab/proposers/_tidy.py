@@ -7,11 +7,10 @@ and only absorbed where another one of its own kind stands beside it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 from agentlab.law import Call, Node, Num, Sym
-from agentlab.proposers.trees import (
+from agentlab.proposers._trees import (
     ONE,
     ZERO,
     Factor,
@@ -20,27 +19,35 @@ from agentlab.proposers.trees import (
     log,
     multiply,
     negate,
+    op_of,
     power,
     symbols,
     terms_of,
     times,
-    uses,
 )
 
 PASSES = 4
-"""Absorbing one parameter can free another; more passes than this were never needed."""
+"""At most; a pass is only repeated where it left other parameters standing alone than it found."""
 
 
 def tidy(node: Node, variables: Collection[str]) -> Node:
     """The law without redundant parameters; `variables` are the names that are no parameters."""
+    free = _free(node, variables)
     for _ in range(PASSES):
-        counts = Counter(symbols(node))
-        free = frozenset(name for name, count in counts.items() if count == 1 and name not in variables)
-        tidied = _Tidier(frozenset(variables), free).run(node)
-        if tidied == node:
+        node = _Tidier(frozenset(variables), free).run(node)
+        before, free = free, _free(node, variables)
+        if free == before:
             break
-        node = tidied
     return node
+
+
+def _free(node: Node, variables: Collection[str]) -> frozenset[str]:
+    """The parameters that occur once."""
+    once: set[str] = set()
+    more: set[str] = set()
+    for name in symbols(node):
+        (more if name in once else once).add(name)
+    return frozenset(once - more - set(variables))
 
 
 class _Tidier:
@@ -49,11 +56,12 @@ class _Tidier:
     def __init__(self, variables: frozenset[str], free: frozenset[str]) -> None:
         self._variables = variables
         self._free = free
+        self._known: dict[int, tuple[Node, bool]] = {}
 
     def run(self, node: Node) -> Node:
         if not isinstance(node, Call):
             return node
-        if not uses(node, self._variables):
+        if not self._varies(node):
             return self._constant(node)
         if node.op in ("+", "-", "neg"):
             return self._sum([t for arg in terms_of(node) for t in terms_of(self._signed(arg))])
@@ -67,6 +75,20 @@ class _Tidier:
         if node.op == "exp" and isinstance(args[0], Call) and args[0].op == "log":
             return args[0].args[0]
         return Call(node.op, args)
+
+    def _varies(self, node: Node) -> bool:
+        """Whether a variable occurs in the subtree; remembered by identity, with the node kept so that its id is."""
+        known = self._known.get(id(node))
+        if known is not None:
+            return known[1]
+        if isinstance(node, Call):
+            found = False
+            for arg in node.args:
+                found = self._varies(arg) or found
+        else:
+            found = isinstance(node, Sym) and node.name in self._variables
+        self._known[id(node)] = node, found
+        return found
 
     def _signed(self, term: Node) -> Node:
         if isinstance(term, Call) and term.op == "neg":
@@ -84,23 +106,27 @@ class _Tidier:
 
     def _sum(self, terms: list[Node]) -> Node:
         """A sum with one constant, and one term for each shape that has a coefficient of its own."""
-        fixed = [t for t in terms if not uses(t, self._variables)]
-        varying = [t for t in terms if uses(t, self._variables)]
+        fixed = [t for t in terms if not self._varies(t)]
+        varying = [t for t in terms if self._varies(t)]
         constant = self._one_constant(fixed, add(fixed))
         absorbs = isinstance(constant, Sym) and constant.name in self._free
-        shapes: dict[Node, Node] = {}
+        shapes: dict[Node, tuple[Node, Node]] = {}
         for term in varying:
             coefficient, shape = self._split(term)
-            if absorbs:
+            whole = _scaled(coefficient, shape) if op_of(term) == "neg" else term
+            if absorbs and op_of(shape) in ("+", "-"):
                 shape = self._without_constant(shape)
+                whole = _scaled(coefficient, shape)
             if shape in shapes:
-                coefficient = self._one_constant([shapes[shape], coefficient], add([shapes[shape], coefficient]))
-            shapes[shape] = coefficient
-        parts = [_scaled(coefficient, shape) for shape, coefficient in shapes.items() if coefficient != ZERO]
+                both = [shapes[shape][0], coefficient]
+                coefficient = self._one_constant(both, add(both))
+                whole = _scaled(coefficient, shape)
+            shapes[shape] = coefficient, whole
+        parts = [whole for coefficient, whole in shapes.values() if coefficient != ZERO]
         if constant == ZERO:
             return add(parts)
-        first = bool(terms) and terms[0] in fixed
-        return add([constant, *parts] if first or isinstance(parts[0], Call) and parts[0].op == "neg" else [*parts, constant])
+        leads = terms[0] in fixed or (bool(parts) and op_of(parts[0]) == "neg")
+        return add([constant, *parts] if leads else [*parts, constant])
 
     def _one_constant(self, fixed: list[Node], whole: Node) -> Node:
         if len(fixed) == 1 and isinstance(fixed[0], Sym):
@@ -110,8 +136,8 @@ class _Tidier:
     def _split(self, term: Node) -> tuple[Node, Node]:
         """A term as (coefficient without variables, shape); a sign before a free coefficient is absorbed."""
         factors = factors_of(term)
-        fixed = [f for f in factors if not uses(f[0], self._variables)]
-        shape = multiply([f for f in factors if uses(f[0], self._variables)])
+        fixed = [f for f in factors if not self._varies(f[0])]
+        shape = multiply([f for f in factors if self._varies(f[0])])
         return (self._constant(multiply(fixed)) if fixed else ONE), shape
 
     def _without_constant(self, shape: Node) -> Node:
@@ -124,11 +150,11 @@ class _Tidier:
 
     def _product(self, factors: list[Factor]) -> Node:
         """A product with one coefficient and one power of each base."""
-        fixed = [f for f in factors if not uses(f[0], self._variables)]
+        fixed = [f for f in factors if not self._varies(f[0])]
         coefficient = self._constant(multiply(fixed)) if fixed else ONE
         powers: dict[Node | None, list[tuple[Node, bool]]] = {}
         for factor, divides in factors:
-            if uses(factor, self._variables):
+            if self._varies(factor):
                 base, exponent = _as_power(factor)
                 powers.setdefault(base, []).append((exponent, divides))
         absorbs = isinstance(coefficient, Sym) and coefficient.name in self._free
@@ -146,7 +172,7 @@ class _Tidier:
             joined = exponents[0][0]
         if base is None:
             return (Call("exp", (self._without_constant(joined) if absorbs else joined,)), divides)
-        if absorbs and not uses(joined, self._variables):
+        if absorbs and not self._varies(joined):
             base = self._without_scale(base)
         if isinstance(joined, Num) and joined.value < 0:
             joined, divides = Num(-joined.value), not divides
@@ -173,7 +199,7 @@ class _Tidier:
         return Call("**", (base, exponent))
 
     def _log(self, inside: Node) -> Node:
-        """log of a product as a sum, of a power as a product; log(exp(u)) as u."""
+        """Log of a product as a sum, of a power as a product; log(exp(u)) as u."""
         if isinstance(inside, Call) and inside.op == "exp":
             return inside.args[0]
         if isinstance(inside, Call) and inside.op == "**" and not _even(inside.args[1]):
@@ -194,7 +220,7 @@ def _as_power(factor: Node) -> tuple[Node | None, Node]:
 
 
 def _scaled(coefficient: Node, shape: Node) -> Node:
-    """coefficient * shape, the coefficient as the numerator of a quotient."""
+    """Coefficient * shape, the coefficient as the numerator of a quotient."""
     if shape == ONE:
         return coefficient
     return multiply([*factors_of(coefficient), *factors_of(shape)]) if coefficient != ONE else shape
@@ -206,12 +232,13 @@ def _even(exponent: Node) -> bool:
 
 
 def _folded(node: Call) -> Node:
+    """Two numbers added, subtracted or multiplied; a quotient stays as it is, because 1/3 reads better than .333."""
     left, right = node.args
-    assert isinstance(left, Num) and isinstance(right, Num)
-    if node.op == "+":
-        return Num(left.value + right.value)
-    if node.op == "-":
-        return Num(left.value - right.value)
-    if node.op == "*":
-        return Num(left.value * right.value)
+    if isinstance(left, Num) and isinstance(right, Num):
+        if node.op == "+":
+            return Num(left.value + right.value)
+        if node.op == "-":
+            return Num(left.value - right.value)
+        if node.op == "*":
+            return Num(left.value * right.value)
     return node

@@ -1,11 +1,11 @@
-"""Readable parameter names: E for the constant, A, B, C for coefficients, a, b, c for exponents, N0 for a shift of N."""
+"""Readable parameter names: E for the constant, A, B for coefficients, a, b for exponents, N0 for a shift of N."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
 from agentlab.law import Call, Node, Sym
-from agentlab.proposers.trees import put, terms_of
+from agentlab.proposers._trees import put, terms_of
 
 CONSTANT = "E"
 COEFFICIENTS = "ABCDFGHJKLMPQRTUVWXYZ"

@@ -1,0 +1,222 @@
+"""Where a law's parameters are looked for: many cheap points, a race of starts on the squared residuals, the best few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agentlab import starts
+from agentlab.descent import SAME, Limits, descend
+from agentlab.law import Law
+from agentlab.peel import inner_path, peel
+from agentlab.standard import Standard
+from agentlab.types import AgentlabError, BoolArray, FloatArray, IntArray
+from agentlab.varpro import Bound, Data, Projected, Split, split
+
+SCREEN = 6
+"""At most this many random points are drawn per start; 1 + the number of nonlinear parameters where that is less."""
+
+SCREEN_ROWS = 48
+"""Rows on which the points are screened before any start descends on all of them."""
+
+WARM_UP = 2
+"""Steps on the few rows by which the starts are chosen."""
+
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search of G problems found: distinct optima (G, k, P) best first, the share of the starts that end at the
+    best (G,), and how many starts there were."""
+
+    theta: FloatArray
+    converged: FloatArray
+    starts: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to look: how many starts, how many steps each, how many optima to return, and the seed."""
+
+    starts: int
+    steps: int
+    keep: int
+    seed: int
+
+
+def limits_of(law: Law, bounds: Mapping[str, tuple[float, float]]) -> Limits:
+    """Bounds of the parameters in order, infinite where none are set. Raises AgentlabError for an empty range."""
+    pairs = [bounds.get(name, (-np.inf, np.inf)) for name in law.params]
+    for name, (low, high) in zip(law.params, pairs, strict=True):
+        if not low <= high:
+            raise AgentlabError(f"bounds of {name}: {low:g} is not below {high:g}; write (low, high)")
+    return Limits(np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]))
+
+
+def search(
+    form: Standard,
+    data: Data,
+    bounds: Mapping[str, tuple[float, float]],
+    effort: Effort,
+    warm: Sequence[Sequence[FloatArray]],
+) -> Found:
+    """Optima of the weighted squared residuals of G problems, in the parameters of the original law.
+
+    `warm` holds known parameter vectors (P,) a problem, which start too.
+    """
+    law, apart = form.law, split(form.law)
+    limits = limits_of(law, bounds)
+    positive = np.array([p in form.positive for p in law.params], dtype=bool)
+    limits = Limits(np.where(positive, np.maximum(limits.lower, 0.0), limits.lower), limits.upper)
+    points, held = _points(form, apart, data, limits, bounds, effort, warm)
+    groups, count = points.shape[:2]
+    problem = np.repeat(np.arange(groups), count)
+    system = Projected(Bound(law, data.take(problem)), apart, limits)
+    last = descend(
+        system,
+        points.reshape(groups * count, -1),
+        limits,
+        steps=effort.steps,
+        tolerance=TOLERANCE,
+        held=np.tile(held, (groups, 1)) if held.any() else None,
+        problem=problem,
+    )
+    cost, theta = last.cost.reshape(groups, count), last.theta.reshape(groups, count, -1)
+    converged = np.mean(cost <= cost.min(axis=1, keepdims=True) * (1 + SAME), axis=1)
+    return Found(form.back(_distinct(theta, cost, effort.keep)), converged, count)
+
+
+def _points(
+    form: Standard,
+    apart: Split,
+    data: Data,
+    limits: Limits,
+    bounds: Mapping[str, tuple[float, float]],
+    effort: Effort,
+    warm: Sequence[Sequence[FloatArray]],
+) -> tuple[FloatArray, BoolArray]:
+    """Starts (G, M, P) in the standard form: the best random points, reduced ones, warm ones; and what each holds (M, P)."""
+    groups, size = len(data.y), form.law.n_params
+    if not len(apart.nonlinear):
+        return np.ones((groups, 1, size)), np.zeros((1, size), dtype=bool)
+    few = data.rows(_some(data, SCREEN_ROWS, effort.seed))
+    drawn = np.clip(_drawn(form, few, bounds, effort), limits.lower, limits.upper)
+    known = _known(form, warm, drawn)
+    kinds = starts.reduced(drawn, apart.nonlinear, limits)
+    each = max(effort.starts // (2 * len(kinds)), 1) if kinds else 0
+    free = max(effort.starts - each * len(kinds) - known.shape[1], effort.starts // 2, 2)
+    chosen, held = _chosen(form.law, apart, few, limits, [starts.Kind(drawn, None), *kinds], free, each)
+    held = np.concatenate([held, np.zeros((known.shape[1], size), dtype=bool)])
+    return np.clip(np.concatenate([chosen, known], axis=1), limits.lower, limits.upper), held
+
+
+def _some(data: Data, most: int, seed: int) -> slice | np.ndarray:
+    n = data.y.shape[1]
+    return slice(None) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
+def _drawn(
+    form: Standard, few: Data, bounds: Mapping[str, tuple[float, float]], effort: Effort
+) -> FloatArray:
+    """Random points (G, M, P) in the standard form: drawn by role, and again with a bent part solved for."""
+    law, groups = form.original, len(few.y)
+    count = min(1 + form.law.n_params - len(form.law.linear), SCREEN) * effort.starts
+    columns = {k: np.broadcast_to(c, few.y.shape) for k, c in few.columns.items()}
+    thin = slice(None, None, max(1, few.y.shape[1] // starts.ROWS))
+    size = np.exp(np.mean(np.log(np.abs(few.y[:, thin]) + 1e-300), axis=1))
+    flat = starts.draw(law, {k: c[:, thin] for k, c in columns.items()}, size, count, bounds, effort.seed)
+    flat = flat.reshape(groups * count, -1)
+    path = inner_path(law, frozenset(form.law.linear))
+    if path is not None:
+        every = Data(columns, few.y, few.weight).take(np.repeat(np.arange(groups), count))
+        u = np.tile(np.random.default_rng(effort.seed).permutation(count) + 0.5, groups) / count
+        solved = peel(path, law, every, flat, u)
+        flat = np.concatenate([flat.reshape(groups, count, -1), solved.reshape(groups, count, -1)], axis=1)
+    return np.nan_to_num(form.there(flat), nan=1.0).reshape(groups, -1, law.n_params)
+
+
+def _known(form: Standard, warm: Sequence[Sequence[FloatArray]], drawn: FloatArray) -> FloatArray:
+    """Warm starts (G, W, P) in the standard form; a problem with fewer than the others repeats its own."""
+    usable = [[p for p in (form.there(w) for w in some) if np.isfinite(p).all()] for some in warm]
+    most = max((len(some) for some in usable), default=0)
+    if not most:
+        return drawn[:, :0]
+    return np.stack([
+        np.stack([some[i % len(some)] if some else drawn[g, i] for i in range(most)]) for g, some in enumerate(usable)
+    ])
+
+
+def _chosen(
+    law: Law, apart: Split, few: Data, limits: Limits, kinds: Sequence[starts.Kind], free: int, each: int
+) -> tuple[FloatArray, BoolArray]:
+    """Starts (G, M, P) that are best on a few rows, and what they hold: `free` of the first kind, `each` of every other.
+
+    Half of the free ones lie apart from one another, so that no basin takes them all. Twice as many of the others are
+    compared again after WARM_UP steps.
+    """
+    points = np.concatenate([k.theta for k in kinds], axis=1)
+    held = np.concatenate([k.mask() for k in kinds])
+    groups, count, size = points.shape
+    system = Projected(Bound(law, few.take(np.repeat(np.arange(groups), count))), apart, limits)
+    state = system.at(points.reshape(groups * count, size))
+    cost = state.cost.reshape(groups, count)
+    ends = np.cumsum([k.theta.shape[1] for k in kinds])
+    order = _order(cost[:, : ends[0]])
+    better = order[:, : (ends[0] + 1) // 2]
+    nonlinear = np.take_along_axis(points[:, : ends[0]], order[:, :, None], axis=1)[:, :, apart.nonlinear]
+    lone = np.take_along_axis(better, _apart(nonlinear, better.shape[1])[:, : free // 2], axis=1)
+    runs = [(better, free - lone.shape[1]), (lone, lone.shape[1])]
+    for first, last in zip(ends[:-1], ends[1:], strict=True):
+        runs.append((first + _order(cost[:, first:last]), each))
+    half = np.concatenate([run[:, : 2 * most] for run, most in runs], axis=1)
+    index = (half + np.arange(groups)[:, None] * count).ravel()
+    state = descend(
+        system.take(index), state.theta[index], limits, steps=WARM_UP, tolerance=TOLERANCE, held=held[half.ravel()]
+    )
+    best = _least(state.cost.reshape(groups, -1), [(run[:, : 2 * most].shape[1], most) for run, most in runs])
+    points = np.take_along_axis(state.theta.reshape(groups, half.shape[1], size), best[:, :, None], axis=1)
+    return points, held[np.take_along_axis(half, best, axis=1)[0]]
+
+
+def _apart(points: FloatArray, most: int) -> IntArray:
+    """Of (G, M, q) points in order of cost, positions among the first `most`, those first that lie farthest from any
+    better one (compare Rinnooy Kan & Timmer 1987); distances are in ranks, so that scales do not matter."""
+    ranks = np.argsort(np.argsort(points, axis=1, kind="stable"), axis=1, kind="stable")[:, :most]
+    distance = np.max(np.abs(ranks[:, :, None] - ranks[:, None]), axis=3)
+    distance = np.where(np.tri(most, k=-1, dtype=bool), distance, points.shape[1])
+    return np.argsort(-np.min(distance, axis=2), axis=1, kind="stable")
+
+
+def _order(cost: FloatArray) -> IntArray:
+    """Positions (G, M) by cost, one of several equal ones first: a plateau counts once."""
+    order = np.argsort(cost, axis=1, kind="stable")
+    ranked = np.take_along_axis(cost, order, axis=1)
+    again = np.zeros(cost.shape, dtype=bool)
+    with np.errstate(invalid="ignore"):
+        again[:, 1:] = ~(np.diff(ranked, axis=1) > SAME * ranked[:, 1:])
+    return np.take_along_axis(order, np.argsort(again, axis=1, kind="stable"), axis=1)
+
+
+def _least(cost: FloatArray, runs: Sequence[tuple[int, int]]) -> IntArray:
+    """Positions (G, ..) of the least costs in consecutive runs of columns: for each run (its length, how many)."""
+    found, first = [], 0
+    for count, most in runs:
+        found.append(first + np.argsort(cost[:, first : first + count], axis=1, kind="stable")[:, :most])
+        first += count
+    return np.concatenate(found, axis=1)
+
+
+def _distinct(theta: FloatArray, cost: FloatArray, keep: int) -> FloatArray:
+    """The `keep` best points of every problem that differ in cost; the best repeated where there are fewer."""
+    out = np.empty((len(theta), keep, theta.shape[2]))
+    for g in range(len(theta)):
+        order = np.argsort(cost[g], kind="stable")
+        picked = [order[0]]
+        for i in order[1:]:
+            if len(picked) < keep and np.isfinite(cost[g, i]) and cost[g, i] > cost[g, picked[-1]] * (1 + SAME):
+                picked.append(i)
+        out[g] = theta[g, (picked + picked[:1] * keep)[:keep]]
+    return out

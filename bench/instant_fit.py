@@ -1,0 +1,43 @@
+"""A tool server whose `laws` answers at once, so that bench/overhead.py sees what the framework itself costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server import MCPServer
+from pydantic import BaseModel
+
+from agentlab.law import parse
+
+server = MCPServer("fit")
+
+
+class Judged(BaseModel):
+    """As the real server's answer."""
+
+    outcomes: list[dict[str, Any]]
+
+
+@server.tool()
+def laws(data: str, formulas: list[str], effort: str = "search", gate: float | None = None, seed: int = 0) -> Judged:
+    """Outcomes that depend on the formula's text alone; nothing is fitted."""
+    return Judged(outcomes=[_outcome(f) for f in formulas])
+
+
+def _outcome(formula: str) -> dict[str, Any]:
+    law = parse(formula, ("N", "D"))
+    score = float(sum(map(ord, formula)) % 997)
+    dev = {"r2": 0.5, "nmse": 0.5, "nmae": 0.5, "mae": 0.5, "are": 0.5, "n": 10}
+    shape = {"n_params": law.n_params, "complexity": law.complexity, "structure": law.structure}
+    params = {"all": {"loss": dict.fromkeys(law.params, 1.0)}}
+    return {"status": "ok", "objective": score, "mdl": score, "dev": dev, "cuts": [0.1, 0.2], "params": params} | shape
+
+
+@server.tool()
+def refit(data: str, formula: str, draws: int = 200, seed: int = 0) -> dict[str, Any]:
+    """The parameters of the last fit, made up."""
+    return {"params": {}, "intervals": {}}
+
+
+if __name__ == "__main__":
+    server.run("stdio")

@@ -1,0 +1,101 @@
+"""The sealed scoring: once a run, in a process of its own, every look counted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agentlab.leaderboard import main, score_run
+from agentlab.run_rows import Intake, write_rows
+from agentlab.types import ALL, Reference, Rows, Task, Variable
+
+TRUTH = {"E": 1.5, "A": 4.0, "a": 0.3}
+TASK = Task("power", (Variable("n"),), ("loss",), residual="log", reference=Reference("E + A/n**a", TRUTH, "here"))
+
+
+def power_rows(low: float, high: float) -> Rows:
+    n = np.geomspace(low, high, 20)
+    loss = TRUTH["E"] + TRUTH["A"] * n ** -TRUTH["a"]
+    return Rows({"n": n}, {"loss": loss}, np.full(20, ALL), np.ones(20), n, np.arange(20))
+
+
+def write_law(folder: Path, **params: float) -> None:
+    law = {"formula": "E + A/n**a", "params": {ALL: {"loss": params}}}
+    (folder / "law.json").write_text(json.dumps(law))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder whose law is a little off the truth."""
+    write_rows(tmp_path, Intake(TASK, power_rows(1e2, 1e5), power_rows(1e6, 1e8)))
+    write_law(tmp_path, E=1.5, A=4.0, a=0.31)
+    return tmp_path
+
+
+def scored(folder: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "agentlab.leaderboard", str(folder)], capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    return dict(json.loads(done.stdout))
+
+
+def test_the_law_the_published_law_and_its_refit_are_scored_on_the_sealed_rows(run: Path) -> None:
+    scores = scored(run)
+    assert scores["holdout"]["n"] == 20
+    n = np.geomspace(1e6, 1e8, 20)
+    assert scores["holdout"]["mae"] == pytest.approx(np.mean(np.abs(4.0 * n**-0.31 - 4.0 * n**-0.3)))
+    assert scores["reference"]["r2"] == pytest.approx(1.0)
+    assert scores["reference_refitted"]["r2"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_second_look_gets_the_same_figures_and_is_counted(run: Path) -> None:
+    first, second = score_run(run), score_run(run)
+    assert {k: v for k, v in first.items() if k != "looks"} == {k: v for k, v in second.items() if k != "looks"}
+    assert (first["looks"], second["looks"]) == (1, 2)
+
+
+def test_a_run_is_not_scored_again_for_another_law(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    score_run(run)
+    write_law(run, E=1.5, A=4.0, a=0.3)
+    assert main([str(run)]) == 4
+    assert "the hold-out was opened for another law; a run is scored once: start a new run" in capsys.readouterr().err
+
+
+def test_without_sealed_rows_there_is_no_score(tmp_path: Path) -> None:
+    write_rows(tmp_path, Intake(TASK, power_rows(1e2, 1e5)))
+    write_law(tmp_path, **TRUTH)
+    assert score_run(tmp_path) == {"holdout": None, "reference": None, "reference_refitted": None, "looks": 1}
+
+
+def test_a_tasks_own_holdout_file_is_scored(tmp_path: Path) -> None:
+    sealed = power_rows(1e6, 1e8)
+    lines = [f"{n!r},{y!r}" for n, y in zip(sealed.columns["n"].tolist(), sealed.targets["loss"].tolist(), strict=True)]
+    (tmp_path / "holdout.csv").write_text("\n".join(["n,loss", *lines]))
+    task = replace(TASK, holdout_file=str(tmp_path / "holdout.csv"), reference=None)
+    write_rows(tmp_path, Intake(task, power_rows(1e2, 1e5)))
+    write_law(tmp_path, **TRUTH)
+    scores = score_run(tmp_path)
+    assert scores["holdout"]["r2"] == pytest.approx(1.0)
+    assert scores["reference"] is None
+
+
+def test_published_constants_are_needed_for_the_published_score_only(run: Path) -> None:
+    bare = replace(TASK, reference=Reference("E + A/n**a"))
+    write_rows(run, Intake(bare, power_rows(1e2, 1e5), power_rows(1e6, 1e8)))
+    scores = score_run(run)
+    assert scores["reference"] is None
+    assert scores["reference_refitted"] is not None
+
+
+def test_a_run_without_a_law_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 4
+    assert f"resume it with: agentlab runs resume {tmp_path}" in capsys.readouterr().err
+    assert main([]) == 2
