@@ -97,7 +97,7 @@ class Limits:
 
 def descend(
     system: System,
-    theta: FloatArray,
+    state: Normal,
     limits: Limits,
     *,
     steps: int,
@@ -106,24 +106,27 @@ def descend(
     held: BoolArray | None = None,
     problem: IntArray | None = None,
 ) -> Normal:
-    """The last state of every member, from (B, P) `theta`.
+    """The last state of every member, from `state`, the linearisation of `system` at its start.
 
     `damping` is that of the first step. A member is done when a step gains less than `tolerance` of its cost. `held` (B, P) marks parameters that stay for the
     first LAP of steps. `problem` (B,) numbers the problem of each member and lets the members of one problem race.
     """
     moving = system.moving
-    state = final = system.at(theta)
+    final = state
     if not len(moving):
         return final
-    fixed = np.zeros((len(theta), len(moving)), dtype=bool) if held is None else held[:, moving]
+    fixed = None if held is None else held[:, moving]
     lower, upper, bounded = limits.lower[moving], limits.upper[moving], limits.any
-    live, lap = np.arange(len(theta)), state.cost
-    pace = _Pace.start(len(theta), damping)
+    live, lap = np.arange(len(state.cost)), state.cost
+    pace = _Pace.start(len(live), damping)
     exact = system.exact
     with np.errstate(all="ignore"):
         for count in range(1, steps + 1):
             here = state.theta[:, moving]
-            blocked = fixed | _pressed(here, state.gradient, lower, upper) if bounded else fixed
+            blocked = fixed
+            if bounded:
+                pressed = _pressed(here, state.gradient, lower, upper)
+                blocked = pressed if fixed is None else fixed | pressed
             step, expected = _step(state, pace.damping, blocked)
             trial = state.theta.copy()
             here = here + step
@@ -139,15 +142,15 @@ def descend(
             if problem is not None and count % LAP == 0:
                 done |= _decided(final, live, state.cost, lap, problem, done)
                 lap = state.cost
-            if count <= LAP and held is not None:
+            if fixed is not None:
                 done &= ~fixed.any(axis=1)
-                fixed = fixed & (count < LAP)
+                fixed = fixed if count < LAP else None
             if done.all():
                 break
             if 2 * np.count_nonzero(done) >= len(done):
                 final, stay = final.put(live, state), np.flatnonzero(~done)
                 state, live, system, pace = state.take(stay), live[stay], system.take(stay), pace.take(stay)
-                fixed, exact, lap = fixed[stay], exact[stay], lap[stay]
+                fixed, exact, lap = None if fixed is None else fixed[stay], exact[stay], lap[stay]
     return final.put(live, state)
 
 
@@ -194,17 +197,22 @@ def _decided(
     return behind | (np.abs(cost - rested[problem[live]]) <= SAME * cost)
 
 
-def _step(state: Normal, damping: FloatArray, blocked: BoolArray) -> tuple[FloatArray, FloatArray]:
+def _step(state: Normal, damping: FloatArray, blocked: BoolArray | None) -> tuple[FloatArray, FloatArray]:
     """The damped step (B, q) in the parameters that are not blocked, and the gain the linear model expects (B,)."""
-    use = (state.scale > 0) & ~blocked
-    inverse = np.where(use, 1.0 / np.sqrt(np.where(use, state.scale, 1.0)), 0.0)
+    use = state.scale > 0 if blocked is None else (state.scale > 0) & ~blocked
+    inverse = np.where(use, 1.0 / np.sqrt(state.scale), 0.0)
     gradient = inverse * state.gradient
     hessian = state.hessian * (inverse[:, :, None] * inverse[:, None, :])
     damped = hessian.copy()
-    np.einsum("bqq->bq", damped)[...] += damping[:, None] + np.where(use, RIDGE, 1.0)
+    diagonal(damped)[...] += damping[:, None] + np.where(use, RIDGE, 1.0)
     z = solve(damped, gradient)
     expected = np.sum(z * (2.0 * gradient - apply(hessian, z)), axis=1)
     return z * inverse, np.maximum(expected, 0.0)
+
+
+def diagonal(matrices: FloatArray) -> FloatArray:
+    """The diagonals (B, q) of contiguous (B, q, q) matrices, as a view."""
+    return matrices.reshape(len(matrices), matrices.shape[1] ** 2)[:, :: matrices.shape[1] + 1]
 
 
 def solve(matrices: FloatArray, right: FloatArray) -> FloatArray:
@@ -224,10 +232,9 @@ def apply(matrices: FloatArray, vectors: FloatArray) -> FloatArray:
 
 def guarded(state: Normal) -> Normal:
     """Cost inf and no gradient where anything is not finite."""
-    check = state.cost + state.gradient.sum(axis=1) + state.hessian.sum(axis=(1, 2))
-    if np.isfinite(check).all():
+    if np.isfinite(np.sum(state.cost) + np.sum(state.gradient) + np.sum(state.hessian)):
         return state
-    bad = ~np.isfinite(check)
+    bad = ~np.isfinite(state.cost + state.gradient.sum(axis=1) + state.hessian.sum(axis=(1, 2)))
     return Normal(
         state.theta,
         np.where(bad, np.inf, state.cost),

@@ -228,7 +228,7 @@ def _intervals(
         delta = np.full(len(part), one.delta)
         system = Direct.bind(Bound(law, data), options.residual == "log", options.robust, delta)
         theta = np.tile(one.params, (len(part), 1))
-        found.append(descend(system, theta, limits, steps=options.max_steps, tolerance=ROUGH))
+        found.append(descend(system, system.at(theta), limits, steps=options.max_steps, tolerance=ROUGH))
     theta = np.concatenate([f.theta for f in found])
     theta = theta[np.isfinite(np.concatenate([f.cost for f in found]))]
     if 2 * len(theta) < draws:
@@ -308,17 +308,18 @@ def _polish(
     owner = np.repeat(np.arange(groups), k)
     points = np.clip(theta.reshape(groups * k, -1), limits.lower, limits.upper)
     plain = Direct.bind(Bound(law, data.take(owner) if k > 1 else data), options.residual == "log")
+    state = plain.at(points)
     if options.residual == "plain" and options.robust == "none":
         # the search has minimised this very objective: only the best that survives the way back is polished
-        best = _best(plain.at(points).cost, groups)
-        plain, points, owner, k = plain.take(best), points[best], np.arange(groups), 1
-    state = descend(plain, points, limits, steps=options.max_steps, tolerance=TOLERANCE, damping=NEAR_DAMPING)
+        best = _best(state.cost, groups)
+        plain, state, owner = plain.take(best), state.take(best), np.arange(groups)
+    state = descend(plain, state, limits, steps=options.max_steps, tolerance=TOLERANCE, damping=NEAR_DAMPING)
     delta = np.full(groups, 1.0)
     if options.robust != "none":
         for _ in range(1 if options.delta is not None else 2):
             delta = _bend(plain.residuals(state.theta), data.weight, state.cost, options)
             system = replace(plain, loss=options.robust, delta=delta[owner])
-            state = descend(system, state.theta, limits, steps=4 * options.max_steps, tolerance=TOLERANCE)
+            state = descend(system, system.at(state.theta), limits, steps=4 * options.max_steps, tolerance=TOLERANCE)
     return state.take(_best(state.cost, groups)), delta
 
 

@@ -24,6 +24,9 @@ SCREEN_ROWS = 48
 WARM_UP = 2
 """Steps on the few rows by which the starts are chosen."""
 
+EASY = 2
+"""With at most this many nonlinear parameters the cost alone chooses well."""
+
 TOLERANCE = 1e-8
 
 
@@ -77,7 +80,7 @@ def search(
     system = Projected(Bound(law, data.take(problem)), apart, limits)
     last = descend(
         system,
-        points.reshape(groups * count, -1),
+        system.at(points.reshape(groups * count, -1)),
         limits,
         steps=effort.steps,
         tolerance=TOLERANCE,
@@ -173,9 +176,10 @@ def _chosen(
         runs.append((first + _order(cost[:, first:last]), each))
     half = np.concatenate([run[:, : 2 * most] for run, most in runs], axis=1)
     index = (half + np.arange(groups)[:, None] * count).ravel()
-    state = descend(
-        system.take(index), state.theta[index], limits, steps=WARM_UP, tolerance=TOLERANCE, held=held[half.ravel()]
-    )
+    state = state.take(index)
+    if len(apart.nonlinear) > EASY:
+        still = held[half.ravel()]
+        state = descend(system.take(index), state, limits, steps=WARM_UP, tolerance=TOLERANCE, held=still)
     best = _least(state.cost.reshape(groups, -1), [(run[:, : 2 * most].shape[1], most) for run, most in runs])
     points = np.take_along_axis(state.theta.reshape(groups, half.shape[1], size), best[:, :, None], axis=1)
     return points, held[np.take_along_axis(half, best, axis=1)[0]]

@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from agentlab.descent import RIDGE, Limits, Normal, apply, guarded
+from agentlab.descent import RIDGE, Limits, Normal, apply, diagonal, guarded
 from agentlab.law import Call, Law, Node, Program, Sym
 from agentlab.types import BoolArray, FloatArray, IntArray
 
@@ -154,58 +154,60 @@ class Projected:
         lin, non, weight = self.split.linear, self.split.nonlinear, self.bound.data.weight
         theta = theta.copy()
         theta[:, lin] = 1.0
-        _, jacobian = self.bound.program.with_jacobian(theta)
+        value, jacobian = self.bound.program.with_jacobian(theta)
         heavy = jacobian * weight[:, None]
         gram = product(heavy, jacobian)
-        target = self._target(theta)
-        c, inverse, residual = self._solve(jacobian[:, lin], heavy[:, lin], gram[:, lin[:, None], lin], target)
+        target = self._target(theta, value, jacobian)
+        moment = along(heavy, target)
+        c, inverse = self._solve(gram[:, lin[:, None], lin], moment[:, lin])
         theta[:, lin] = c
-        cost = np.einsum("bn,bn,bn->b", weight, residual, residual)
-        if self.split.home is not None:
-            size = c[:, self.split.home]
-            slope, cross = along(heavy[:, non], residual) * size, gram[:, non[:, None], lin] * size[:, :, None]
-            full = gram[:, non[:, None], non] * (size[:, :, None] * size[:, None, :])
-        else:
-            steep = self.bound.program.with_jacobian(theta)[1][:, non]
+        if self.split.home is None:
+            value, jacobian = self.bound.program.with_jacobian(theta)
+            residual, steep = self.bound.data.y - value, jacobian[:, non]
             heavier = steep * weight[:, None]
             slope, cross, full = along(heavier, residual), product(heavier, jacobian[:, lin]), product(heavier, steep)
+        else:
+            every = np.zeros(theta.shape)
+            every[:, lin] = c
+            residual = target - np.einsum("bp,bpn->bn", every, jacobian)
+            size, cross = c[:, self.split.home], gram[:, non[:, None], lin]
+            slope = (moment[:, non] - apply(cross, c)) * size
+            cross = cross * size[:, :, None]
+            full = gram[:, non[:, None], non] * (size[:, :, None] * size[:, None, :])
+        cost = np.einsum("bn,bn,bn->b", weight, residual, residual)
         hessian = full - cross @ inverse @ cross.transpose(0, 2, 1)
-        scale = np.maximum(np.einsum("bqq->bq", hessian), FLAT * np.einsum("bqq->bq", full))
-        return Normal(theta, cost, slope, hessian, scale)
+        return Normal(theta, cost, slope, hessian, np.maximum(diagonal(hessian), FLAT * diagonal(full)))
 
-    def _target(self, theta: FloatArray) -> FloatArray:
-        """What the terms with linear parameters have to explain."""
+    def _target(self, theta: FloatArray, value: FloatArray, jacobian: FloatArray) -> FloatArray:
+        """What the terms with linear parameters have to explain, where `value` is the law with all of those at 1."""
         if not self.split.offset:
             return self.bound.data.y
+        if self.split.home is None:  # the residuals come from a second evaluation; here rounding does not matter
+            return self.bound.data.y - value + np.sum(jacobian[:, self.split.linear], axis=1)
         bare = theta.copy()
         bare[:, self.split.linear] = 0.0
         return self.bound.data.y - self.bound.program(bare)
 
-    def _solve(
-        self, basis: FloatArray, heavy: FloatArray, gram: FloatArray, target: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Linear parameters (B, K), the inverse Gram matrix of the free ones (B, K, K), and the residuals (B, n).
+    def _solve(self, gram: FloatArray, moment: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Linear parameters (B, K) and the inverse Gram matrix of the free ones (B, K, K), zero elsewhere.
 
-        Each solve is refined once on its residuals, which restores what the normal equations lose. Parameters that
-        leave their limits are fixed there and the others solved again.
+        Parameters that leave their limits are fixed there and the others solved again.
         """
+        inverse = _inverse(gram)
+        c = apply(inverse, moment)
+        if not self.limits.any:
+            return c, inverse
+        free = np.ones(moment.shape, dtype=bool)
         lower, upper = self.limits.lower[self.split.linear], self.limits.upper[self.split.linear]
-        bounded = np.isfinite(lower).any() or np.isfinite(upper).any()
-        free = np.ones(gram.shape[:2], dtype=bool)
-        c = np.zeros(gram.shape[:2])
-        for _ in range(1 + gram.shape[1]):
-            inverse = _inverse(gram, free)
-            residual = target - _combine(c, basis) if bounded else target
-            for _ in range(2):
-                step = apply(inverse, along(heavy, residual))
-                c, residual = c + step, residual - _combine(step, basis)
-            if not bounded:
-                break
+        for _ in range(moment.shape[1]):
             out = free & ((c < lower) | (c > upper))
             if not out.any():
                 break
-            c, free = np.where(free & ~out, 0.0, np.clip(c, lower, upper)), free & ~out
-        return c, inverse, residual
+            free = free & ~out
+            fixed = np.where(free, 0.0, np.minimum(np.maximum(c, lower), upper))
+            inverse = _inverse(gram, free)
+            c = fixed + apply(inverse, moment - apply(gram, fixed))
+        return c, inverse
 
 
 def product(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -219,16 +221,18 @@ def product(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(np.sum(parts, axis=0))
 
 
-def _inverse(gram: FloatArray, free: BoolArray) -> FloatArray:
+def _inverse(gram: FloatArray, free: BoolArray | None = None) -> FloatArray:
     """Inverse of the rows and columns of (B, K, K) `gram` that are free, zero elsewhere; scaled columns, tiny ridge."""
-    diagonal = np.einsum("bkk->bk", gram)
-    use = free & (diagonal > 0) & np.isfinite(diagonal)
-    scale = np.where(use, 1.0 / np.sqrt(np.where(use, diagonal, 1.0)), 0.0)
+    scale = 1.0 / np.sqrt(diagonal(gram))
+    ridge: float | FloatArray = RIDGE
+    if free is not None or not np.isfinite(np.sum(scale)):
+        use = np.isfinite(scale) if free is None else free & np.isfinite(scale)
+        scale, ridge = np.where(use, scale, 0.0), np.where(use, RIDGE, 1.0)
     outer = scale[:, :, None] * scale[:, None, :]
     scaled = gram * outer
-    if not np.isfinite(scaled).all():
+    if not np.isfinite(np.sum(scaled)):
         scaled = np.where(np.isfinite(scaled), scaled, 0.0)
-    np.einsum("bkk->bk", scaled)[...] += np.where(use, RIDGE, 1.0)
+    diagonal(scaled)[...] += ridge
     try:
         inverse = np.linalg.inv(scaled)
     except np.linalg.LinAlgError:
@@ -239,7 +243,3 @@ def _inverse(gram: FloatArray, free: BoolArray) -> FloatArray:
 def along(rows: FloatArray, vector: FloatArray) -> FloatArray:
     """(B, p, n) times (B, n) over rows -> (B, p), without BLAS."""
     return np.asarray(np.einsum("bpn,bn->bp", rows, vector))
-
-
-def _combine(c: FloatArray, basis: FloatArray) -> FloatArray:
-    return np.asarray(np.einsum("bk,bkn->bn", c, basis))

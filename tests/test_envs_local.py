@@ -111,7 +111,7 @@ def test_files_go_in_and_come_out_and_the_folder_is_gone_afterwards() -> None:
             program = "import os; d = open('data.txt').read(); open('out.txt', 'w').write(d * 2); print(os.getcwd())"
             done = await sandbox.exec([PYTHON, "-c", program], cwd="in")
             assert await sandbox.get("in/out.txt") == b"abcabc"
-            return done.stdout.strip()
+            return str(done.stdout).strip()
 
     assert not Path(asyncio.run(inner())).parent.exists()
 

@@ -21,7 +21,8 @@ BUDGETS = (1e11, 3e11, 1e12, 3e12, 6e12)
 def dense_loss(compute: float, params: float) -> float:
     """A frontier whose best size grows with compute, and a parabola around it."""
     best = 0.05 * compute**0.5
-    return (TRUE.E + TRUE.B * compute**-TRUE.b) * math.exp(0.02 * math.log(params / best) ** 2)
+    bend = math.exp(0.02 * math.log(params / best) ** 2)
+    return float((TRUE.E + TRUE.B * compute**-TRUE.b) * bend)
 
 
 def planted(noise: float = 0.0, seeds: int = 2, leverage: float = 1.9, seed: int = 0) -> list[dict[str, object]]:
