@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import os
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from agentlab.errors import nearest
 from agentlab.task_file import read_task_file
 from agentlab.types import AgentlabError, BackendError, Task
 
@@ -19,18 +19,6 @@ TASK_FILE = "task.toml"
 
 class CatalogError(AgentlabError):
     """A name that nothing in the catalog has."""
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A half-sentence that names the nearest of `names`, or the first of them where none is near."""
-    lower = {n.lower(): n for n in names}
-    inside = [n for n in names if len(name) > 1 and name.lower() in n.lower()]
-    close = [lower[name.lower()]] if name.lower() in lower else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    close = close or inside
-    if close:
-        return f"did you mean {close[0]!r}?"
-    shown = ", ".join(names[:12]) + (", .." if len(names) > 12 else "")
-    return f"there is: {shown}" if names else "there is none"
 
 
 # ---- tasks ----

@@ -80,6 +80,7 @@ def discover(
         _dry_run(taken, config)
         return
     folder = runs.create(config, taken)
+    print("\n".join([f"run {folder}", *taken.notes]), file=sys.stderr)
     _carry_out(folder, as_json=as_json, plain=plain)
 
 
@@ -107,8 +108,10 @@ def _dry_run(taken: Any, config: Any) -> None:
     from agentlab.discover import DEFAULT_CANDIDATES
 
     task, rows = taken.task, taken.rows
-    hidden = "none" if taken.holdout is None else len(taken.holdout)
+    hidden = len(taken.holdout) if taken.holdout is not None else "the task's own" if task.holdout_file else "none"
     print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
+    for note in taken.notes:
+        print(note)
     print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}; scale {task.scale}; residual {task.residual}")
     print(f"up to {config.budget.candidates or DEFAULT_CANDIDATES} candidates of at most {task.max_params} parameters")
     print("nothing was run; leave --dry-run out to start")

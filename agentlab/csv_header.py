@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
-from agentlab.catalog import nearest
+from agentlab.errors import nearest
 from agentlab.types import AgentlabError
 
 MAX_BYTES = 4 * 10**9

@@ -26,7 +26,7 @@ SHOWN_GROUPS = 6
 def watch(folder: Path, *, plain: bool) -> Iterator[Callable[[Progress], None]]:
     """A function to tell progress to: one live line on a terminal, else a line now and then on stderr."""
     if plain:
-        yield _plain_teller(folder)
+        yield _plain_teller()
         return
     from rich.console import Console
     from rich.live import Live
@@ -36,8 +36,7 @@ def watch(folder: Path, *, plain: bool) -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: live.update(Text(_line(progress)))
 
 
-def _plain_teller(folder: Path) -> Callable[[Progress], None]:
-    print(f"run {folder}", file=sys.stderr)
+def _plain_teller() -> Callable[[Progress], None]:
     last = [0.0]
 
     def tell(progress: Progress) -> None:
@@ -87,8 +86,9 @@ _SCORES = (
 )
 
 
-def _score_line(title: str, s: Mapping[str, float]) -> str:
-    return f"{title:34s} {s['r2']:8.4f} {s['mae']:9.4g} {s['are']:8.2%} {s['n']:6d}"
+def _score_line(title: str, score: Mapping[str, Any]) -> str:
+    s = {k: float(v) for k, v in score.items()}
+    return f"{title:34s} {s['r2']:8.4f} {s['mae']:9.4g} {s['are']:8.2%} {s['n']:6.0f}"
 
 
 def _parameters(params: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:

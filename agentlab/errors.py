@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class AgentlabError(Exception):
     """A mistake of the user's or the data's, told in one line: what, where, what to write instead.
@@ -23,3 +26,15 @@ class BackendError(AgentlabError):
     """A tool server, sandbox or service that is needed cannot be reached."""
 
     exit_code = 5
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A half-sentence that names the nearest of `names`, or the first of them where none is near."""
+    known = list(names)
+    lower = {n.lower(): n for n in reversed(known)}
+    inside = [n for n in known if len(name) > 1 and name.lower() in n.lower()]
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    if close or inside:
+        return f"did you mean {(lower[close[0]] if close else inside[0])!r}?"
+    shown = ", ".join(known[:12]) + (", .." if len(known) > 12 else "")
+    return f"there is: {shown}" if known else "there is none"

@@ -41,7 +41,9 @@ class FitOptions:
     """How laws are fitted.
 
     `residual` is prediction - y ("plain") or log prediction - log y ("log"). A robust loss bends at `delta`, in the unit of
-    the residuals; None takes it from the data (median absolute deviation). `bounds` hold by parameter name.
+    the residuals; None takes it from the data (median absolute deviation). `bounds` hold by parameter name. `thorough`
+    also fits every law with one parameter fixed at 0 or at 1 and starts from there, so that a fit is never worse than
+    the fits of those; it costs about 2 P times as much.
     """
 
     starts: int = 24
@@ -51,6 +53,7 @@ class FitOptions:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     delta: float | None = None
     max_steps: int = 60
+    thorough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,26 @@ def fit_samples(law: Law, samples: Sequence[Sample], options: FitOptions) -> lis
     for part in _alike(samples, todo):
         for i, one in zip(part, _fit_alike(law, [samples[i] for i in part], options), strict=True):
             found[i] = one
-    return [found[i] for i in range(len(samples))]
+    fits = [found[i] for i in range(len(samples))]
+    return _contained(law, samples, fits, replace(options, thorough=False)) if options.thorough else fits
+
+
+def _contained(law: Law, samples: Sequence[Sample], fits: list[Fit], options: FitOptions) -> list[Fit]:
+    """The fits, started again wherever a law with one parameter fixed at 0 or 1 fits better."""
+    warm: list[list[FloatArray]] = [[] for _ in samples]
+    for name in law.params:
+        low, high = options.bounds.get(name, (-np.inf, np.inf))
+        for value in (v for v in (0.0, 1.0) if low <= v <= high):
+            plain = [replace(s, warm=()) for s in samples]
+            for i, one in enumerate(fit_samples(law.substitute({name: value}), plain, options)):
+                if one.ok and not fits[i].cost <= one.cost:
+                    named = {**one.named, name: value}
+                    warm[i].append(np.array([named[p] for p in law.params]))
+    again = [i for i, some in enumerate(warm) if some]
+    retried = [replace(samples[i], warm=(*samples[i].warm, *warm[i])) for i in again]
+    for i, one in zip(again, fit_samples(law, retried, options), strict=True):
+        fits[i] = one if not fits[i].cost <= one.cost else fits[i]
+    return fits
 
 
 def bootstrap(
@@ -293,7 +315,10 @@ def _fit_alike(law: Law, samples: Sequence[Sample], options: FitOptions) -> list
     weight = seen.weight / seen.y**2 if options.residual == "log" else seen.weight
     form = standard(law, options.bounds)
     found = search(form, replace(seen, weight=weight), options.bounds, effort, [s.warm for s in samples])
-    state, delta = _polish(law, seen, found.theta, limits, options)
+    known = [s.warm or (best[0],) for s, best in zip(samples, found.theta, strict=True)]
+    most = max(len(some) for some in known)
+    known = np.stack([np.stack([some[i % len(some)] for i in range(most)]) for some in known])
+    state, delta = _polish(law, seen, np.concatenate([found.theta, known], axis=1), limits, options)
     if seen is not whole:
         state, delta = _polish(law, whole, state.theta[:, None], limits, options)
     return _records(law, samples, whole, state, delta, found, options)

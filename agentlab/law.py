@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from agentlab.errors import nearest
 from agentlab.law_form import Form
 from agentlab.law_key import forms_of, key_of, structure_of
 from agentlab.law_latex import latex_of
@@ -28,11 +29,10 @@ from agentlab.law_tree import (
     Sym,
     checked,
     clip,
-    nearest,
     text_of,
     walk,
 )
-from agentlab.types import FloatArray
+from agentlab.types import FloatArray, GroupParams, StrArray
 
 __all__ = [
     "FUNCTIONS",
@@ -119,6 +119,17 @@ class Law:
     def evaluate(self, columns: Mapping[str, FloatArray], params: FloatArray) -> FloatArray:
         """Values (..., n) at parameters (..., P), in the order of `params`; nan or inf where undefined, no warnings."""
         return self.compile(columns)(params)
+
+    def predict(self, columns: Mapping[str, FloatArray], group: StrArray, params: GroupParams) -> dict[str, FloatArray]:
+        """Predictions (n,) by target for rows of several groups; nan for rows of a group without parameters."""
+        targets = dict.fromkeys(t for of_group in params.values() for t in of_group)
+        found = {t: np.full(len(group), np.nan) for t in targets}
+        for name in np.unique(group):
+            mine = group == name
+            here = {k: v[mine] for k, v in columns.items()}
+            for target, values in params.get(str(name), {}).items():
+                found[target][mine] = self.evaluate(here, np.array([values[p] for p in self.params]))
+        return found
 
     def value_and_jacobian(
         self, columns: Mapping[str, FloatArray], params: FloatArray

@@ -7,7 +7,8 @@ import keyword
 import re
 from collections.abc import Collection, Mapping
 
-from agentlab.law_tree import FUNCTIONS, MAX_DEPTH, MAX_NAME, Call, LawError, Node, Num, Sym, clip, nearest
+from agentlab.errors import nearest
+from agentlab.law_tree import FUNCTIONS, MAX_DEPTH, MAX_NAME, Call, LawError, Node, Num, Sym, clip
 
 MAX_TEXT = 4000
 

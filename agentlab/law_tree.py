@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -74,15 +73,6 @@ Node = Num | Sym | Call
 def clip(text: str, width: int = 40) -> str:
     """`text` quoted, on one line, at most about `width` characters."""
     return repr(text if len(text) <= width else text[: width - 3] + "...")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The clause of an error that names the closest of `known`, or lists them; "" when there are none."""
-    names = list(known)
-    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {next(n for n in names if n.lower() == close[0])}?"
-    return f"there are {clip(', '.join(names), 80)[1:-1]}" if names else ""
 
 
 def walk(node: Node) -> Iterator[Node]:

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from agentlab.fitting import FitOptions, fit_rows
-from agentlab.law import Law, parse
+from agentlab.fitting import fit_rows
+from agentlab.law import parse
 from agentlab.metrics import pooled
 from agentlab.run_rows import read_rows, read_sealed
+from agentlab.selection import fit_options
 from agentlab.table import file_rows
 from agentlab.types import AgentlabError, EvaluationError, FloatArray, Rows, Score, Task
 
@@ -26,9 +25,6 @@ LAW = "law.json"
 SCORES = "holdout.json"
 LOOKS = "looks.log"
 STARTS = 48
-
-Params = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Parameters by group, target and name."""
 
 
 def score_run(folder: Path) -> dict[str, Any]:
@@ -72,13 +68,13 @@ def _score(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     if sealed is None:
         return scores
     law = parse(told["formula"], task.names)
-    scores["holdout"] = _figures(_pooled(sealed, _predict(law, told["params"], sealed)))
+    scores["holdout"] = _figures(_pooled(sealed, law.predict(sealed.columns, sealed.group, told["params"])))
     if task.reference is not None:
         published = parse(task.reference.formula, task.names)
         if set(published.params) <= set(task.reference.params):
             everywhere = {g: dict.fromkeys(task.targets, task.reference.params) for g in sealed.groups}
-            scores["reference"] = _figures(_pooled(sealed, _predict(published, everywhere, sealed)))
-        fit = fit_rows(published, rows, FitOptions(starts=STARTS, residual=task.residual, bounds=task.bounds))
+            scores["reference"] = _figures(_pooled(sealed, published.predict(sealed.columns, sealed.group, everywhere)))
+        fit = fit_rows(published, rows, fit_options(task, STARTS))
         scores["reference_refitted"] = _figures(_pooled(sealed, fit.predict(published, sealed))) if fit.ok else None
     return scores
 
@@ -88,17 +84,6 @@ def _sealed_rows(folder: Path, task: Task) -> Rows | None:
     if task.holdout_file is not None:
         return file_rows(task, Path(task.holdout_file))
     return read_sealed(folder)
-
-
-def _predict(law: Law, params: Params, rows: Rows) -> dict[str, FloatArray]:
-    """Predictions (n,) by target; nan where a group has no parameters."""
-    found = {target: np.full(len(rows), np.nan) for target in rows.targets}
-    for group in rows.groups:
-        mine = rows.group == group
-        columns = {name: values[mine] for name, values in rows.columns.items()}
-        for target, values in params.get(group, {}).items():
-            found[target][mine] = law.evaluate(columns, np.array([values[name] for name in law.params]))
-    return found
 
 
 def _pooled(rows: Rows, predictions: Mapping[str, FloatArray]) -> Score:

@@ -10,13 +10,12 @@ import numpy as np
 
 from agentlab.csv_columns import read_columns
 from agentlab.csv_header import TableError
-from agentlab.law import Law, parse
+from agentlab.errors import nearest
+from agentlab.law import parse
 from agentlab.run_rows import read_rows
 from agentlab.runs import find, result
 from agentlab.types import ALL, FloatArray, StrArray
 from agentlab.words import UsageError
-
-Params = dict[str, dict[str, dict[str, float]]]
 
 
 def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
@@ -43,19 +42,8 @@ def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
     answer: dict[str, Any] = {name: values.tolist() for name, values in columns.items()}
     if task.group:
         answer[task.group] = group.tolist()
-    for target in task.targets:
-        answer[target] = _at_points(law, target, columns, group, found["params"])
-    return {"formula": found["formula"], "columns": answer}
-
-
-def _at_points(
-    law: Law, target: str, columns: dict[str, FloatArray], group: StrArray, params: Params
-) -> list[float]:
-    values = np.empty(len(group))
-    for name in (str(g) for g in np.unique(group)):
-        if name not in params:
-            raise UsageError(f"group {name!r} was not in the run; its groups are {', '.join(params)}")
-        mine = group == name
-        theta = np.array([params[name][target][p] for p in law.params])
-        values[mine] = law.evaluate({k: v[mine] for k, v in columns.items()}, theta)
-    return [float(v) for v in values]
+    for name in np.unique(group):
+        if str(name) not in found["params"]:
+            raise UsageError(f"{path}: group {str(name)!r} was not in the run; {nearest(str(name), list(found['params']))}")
+    predicted = law.predict(columns, group, found["params"])
+    return {"formula": found["formula"], "columns": answer | {t: predicted[t].tolist() for t in task.targets}}

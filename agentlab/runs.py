@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from agentlab.discover import TRACE, Progress, Search, run
 from agentlab.law import parse
 from agentlab.run_rows import Intake, read_rows, write_rows
 from agentlab.toolbox import ServerSpec, Toolbox
-from agentlab.trace import SCHEMA, Record, Trace, read, rewind
+from agentlab.trace import SCHEMA, Record, Trace, number, read, rewind
 from agentlab.types import AgentlabError, Budget, EvaluationError, RunConfig
 from agentlab.words import UsageError
 
@@ -201,17 +201,21 @@ def _seconds(folder: Path) -> float:
 
 
 def _verdict(law: Record, holdout: Record) -> str:
+    """The run in a sentence; scores are numbers, or "inf" where a law broke down."""
     found, reference = holdout.get("holdout"), holdout.get("reference_refitted") or holdout.get("reference")
-    broken = law.get("violations", [])
-    text = f"predicts the hidden top quarter by scale with a mean error of {100 * law['dev']['are']:.2g}%"
+    text = f"predicts the hidden top quarter by scale with a mean error of {_percent(law['dev'])}"
     if found is not None:
-        text += f" and the sealed hold-out with {100 * found['are']:.2g}% (R2 {found['r2']:.3f})"
+        text += f" and the sealed hold-out with {_percent(found)} (R2 {number(found['r2']):.3f})"
         if reference is not None:
-            better = "better than" if found["nmse"] < reference["nmse"] else "no better than"
-            text += f", {better} the published form ({100 * reference['are']:.2g}%, R2 {reference['r2']:.3f})"
-    if broken:
-        text += f"; breaks in the extrapolation box: {', '.join(broken)}"
+            better = "better than" if number(found["nmse"]) < number(reference["nmse"]) else "no better than"
+            text += f", {better} the published form ({_percent(reference)}, R2 {number(reference['r2']):.3f})"
+    if law.get("violations"):
+        text += f"; breaks in the extrapolation box: {', '.join(law['violations'])}"
     return text
+
+
+def _percent(score: Mapping[str, Any]) -> str:
+    return f"{100 * number(score['are']):.2g}%"
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -15,11 +15,14 @@ from agentlab.standard import Standard
 from agentlab.types import AgentlabError, BoolArray, FloatArray, IntArray
 from agentlab.varpro import Bound, Data, Projected, Split, split
 
-SCREEN = 6
+SCREEN = 4
 """At most this many random points are drawn per start; 1 + the number of nonlinear parameters where that is less."""
 
 SCREEN_ROWS = 48
 """Rows on which the points are screened before any start descends on all of them."""
+
+LONE = 3
+"""One of so many free starts is chosen for lying apart from better ones."""
 
 WARM_UP = 2
 """Steps on the few rows by which the starts are chosen."""
@@ -170,7 +173,7 @@ def _chosen(
     order = _order(cost[:, : ends[0]])
     better = order[:, : (ends[0] + 1) // 2]
     nonlinear = np.take_along_axis(points[:, : ends[0]], order[:, :, None], axis=1)[:, :, apart.nonlinear]
-    lone = np.take_along_axis(better, _apart(nonlinear, better.shape[1])[:, : free // 2], axis=1)
+    lone = np.take_along_axis(better, _apart(nonlinear, better.shape[1])[:, : free // LONE], axis=1)
     runs = [(better, free - lone.shape[1]), (lone, lone.shape[1])]
     for first, last in zip(ends[:-1], ends[1:], strict=True):
         runs.append((first + _order(cost[:, first:last]), each))

@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from agentlab.catalog import find_data, load_task, nearest
+from agentlab.catalog import find_data, load_task
 from agentlab.csv_columns import Columns, read_columns
 from agentlab.csv_header import Kind, TableError, read_header
+from agentlab.errors import nearest
 from agentlab.run_rows import Intake
 from agentlab.table_rows import check_numbers, check_positive, mask_of, mentioned, rows_at, text_left_out, values_at
 from agentlab.types import FloatArray, IntArray, Rows, RunConfig, Task, Variable

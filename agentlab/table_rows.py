@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agentlab.catalog import nearest
+from agentlab.errors import nearest
 from agentlab.csv_columns import Columns
 from agentlab.csv_header import TableError, number_of
 from agentlab.law import LawError, column_expression, rows_where

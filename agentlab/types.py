@@ -21,6 +21,7 @@ __all__ = [
     "Entry",
     "EvaluationError",
     "FloatArray",
+    "GroupParams",
     "IntArray",
     "Outcome",
     "Proposal",
@@ -37,6 +38,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 StrArray = NDArray[np.str_]
+
+GroupParams = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Parameters by group, target and name."""
 
 ALL = "all"
 """The name of the only group of a data set that has no group column."""
@@ -186,7 +190,7 @@ class Outcome:
     dev: Score | None = None
     cuts: tuple[float, ...] = ()
     violations: tuple[str, ...] = ()
-    params: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    params: GroupParams = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from agentlab.catalog import nearest
+from agentlab.errors import nearest
 from agentlab.csv_header import TableError
 
 Sign = Literal["+", "-"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from agentlab.types import AgentlabError
+from agentlab.errors import AgentlabError, nearest
 
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ def _fill(record: type[T], words: dict[str, str], prefix: str, given: str) -> T:
         head, dot, rest = key.partition(".")
         kind = hints.get(head)
         if kind is None or dataclasses.is_dataclass(kind) != bool(dot):
-            raise UsageError(f"{given}: unknown key {prefix + key!r}{_nearest(prefix + key, record)}")
+            raise UsageError(f"{given}: unknown key {prefix + key!r}; {_nearest(prefix + key, record)}")
         if dot:
             inner = {k.partition(".")[2]: v for k, v in words.items() if k.startswith(head + ".")}
             values[head] = _fill(typing.cast("type[Any]", kind), inner, f"{head}.", given)
@@ -68,9 +67,7 @@ def keys(record: type[Any], prefix: str = "") -> list[str]:
 
 
 def _nearest(key: str, record: type[Any]) -> str:
-    known = ["budget." + k if key.startswith("budget.") else k for k in keys(record)]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}=?" if near else f"; known keys are {', '.join(known)}"
+    return nearest(key, ["budget." + k if key.startswith("budget.") else k for k in keys(record)])
 
 
 def _convert(kind: Any, text: str, key: str, given: str) -> object:

@@ -174,7 +174,7 @@ def test_any_text_is_a_law_or_one_line_of_error(text: str) -> None:
         ("L = E + x", "right-hand side"),
         ("2x", "write * between"),
         ("x(1 + a)", "write x*(...) for a product"),
-        ("sqr(x)", "did you mean sqrt?"),
+        ("sqr(x)", "did you mean 'sqrt'?"),
         ("exp(1, 2)", "exp takes 1 argument(s), got 2"),
         ("min(x)", "min takes 2 to 8 argument(s), got 1"),
         ("a*(x + 1", "unbalanced bracket"),
@@ -226,7 +226,7 @@ def test_substituting_fixes_parameters_at_numbers() -> None:
     law = parse("E + A/N**a", VARIABLES).substitute({"a": 0.5, "E": -1.0})
     assert law.text == "-1 + A/N**0.5"
     assert law.params == ("A",)
-    with pytest.raises(LawError, match="did you mean A"):
+    with pytest.raises(LawError, match="did you mean 'A'"):
         law.substitute({"AA": 1.0})
     with pytest.raises(LawError, match="finite"):
         law.substitute({"A": float("nan")})
@@ -369,7 +369,7 @@ def test_ties_of_min_and_max_give_a_subgradient() -> None:
 
 def test_a_missing_column_and_a_wrong_number_of_parameters_are_named() -> None:
     law = parse("E + A*N**a", VARIABLES)
-    with pytest.raises(LawError, match=r"no column N: did you mean n\?"):
+    with pytest.raises(LawError, match=r"no column N: did you mean 'n'\?"):
         law.evaluate({"n": np.ones(2)}, np.ones(3))
     with pytest.raises(LawError, match=r"must hold 3 \(E, A, a\)"):
         law.evaluate(columns(), np.ones(4))

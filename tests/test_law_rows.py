@@ -55,9 +55,9 @@ def test_a_condition_chooses_rows(text: str, rows: list[int]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("n_param > 1", "no column 'n_param': did you mean n_params?"),
-        ("zzz > 1", "there are n_params, tokens, steps, family, lambda"),
-        ("Tokens > 1", "did you mean tokens?"),
+        ("n_param > 1", "no column 'n_param': did you mean 'n_params'?"),
+        ("zzz > 1", "there is: n_params, tokens, steps, family, lambda"),
+        ("Tokens > 1", "did you mean 'tokens'?"),
         ("family > 'a'", "no order"),
         ("family == 1", "quote text"),
         ("family == a", "quote text"),
@@ -115,7 +115,7 @@ def test_an_expression_makes_a_column() -> None:
     ("text", "says"),
     [
         ("6*n*tokens", "no column 'n'"),
-        ("6*Tokens", "did you mean tokens?"),
+        ("6*Tokens", "did you mean 'tokens'?"),
         ("steps > 1", "not allowed"),
         ("", "empty"),
         ("1/0", "not a finite number"),

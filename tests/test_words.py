@@ -17,8 +17,8 @@ def test_words_fill_the_record_with_the_types_it_declares() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["taks=moe"], "did you mean task=?"),
-        (["budget.candidate=3"], "did you mean budget.candidates=?"),
+        (["taks=moe"], "did you mean 'task'?"),
+        (["budget.candidate=3"], "did you mean 'budget.candidates'?"),
         (["budget=3"], "budget"),
         (["seed.x=3"], "seed.x"),
         (["seed=two"], "seed=two is not a whole number"),
