@@ -31,8 +31,11 @@ PATIENCE = 3.0
 
 @dataclass(frozen=True)
 class Normal:
-    """One linearisation of B members at `theta` (B, P) with `cost` (B,), and over the q parameters that move: half the
-    negative `gradient` (B, q), the Gauss-Newton `hessian` (B, q, q), and its undiminished diagonal `scale` (B, q)."""
+    """One linearisation of B members at `theta` (B, P) with `cost` (B,).
+
+    Over the q parameters that move: half the negative `gradient` (B, q), the Gauss-Newton `hessian` (B, q, q), and the
+    `scale` (B, q) that damping is relative to.
+    """
 
     theta: FloatArray
     cost: FloatArray
@@ -59,17 +62,19 @@ class Normal:
         """A copy with the members at `index` replaced."""
         if len(index) == len(self.cost):
             return other
-        pairs = [(getattr(self, f).copy(), getattr(other, f)) for f in ("theta", "cost", "gradient", "hessian", "scale")]
-        for mine, theirs in pairs:
-            mine[index] = theirs
-        return Normal(*(mine for mine, _ in pairs))
+        copies = []
+        for name in ("theta", "cost", "gradient", "hessian", "scale"):
+            copies.append(getattr(self, name).copy())
+            copies[-1][index] = getattr(other, name)
+        return Normal(*copies)
 
 
 class System(Protocol):
-    """What `descend` minimises. `moving` are the positions of the parameters that it steps in."""
+    """What `descend` minimises."""
 
     @property
-    def moving(self) -> IntArray: ...
+    def moving(self) -> IntArray:
+        """Positions of the parameters that are stepped in."""
 
     @property
     def exact(self) -> FloatArray:
@@ -108,8 +113,9 @@ def descend(
 ) -> Normal:
     """The last state of every member, from `state`, the linearisation of `system` at its start.
 
-    `damping` is that of the first step. A member is done when a step gains less than `tolerance` of its cost. `held` (B, P) marks parameters that stay for the
-    first LAP of steps. `problem` (B,) numbers the problem of each member and lets the members of one problem race.
+    `damping` is that of the first step. A member is done when a step gains less than `tolerance` of its cost. `held`
+    (B, P) marks parameters that stay for the first LAP of steps. `problem` (B,) numbers the problem of each member and
+    lets the members of one problem race.
     """
     moving = system.moving
     final = state
@@ -166,7 +172,7 @@ class _Pace:
         return cls(np.full(members, damping), np.full(members, 2.0))
 
     def after(self, better: BoolArray, ratio: FloatArray) -> _Pace:
-        """Nielsen's (1999) update: damping falls smoothly with the quality of the step and rises ever faster on failure."""
+        """Nielsen's (1999) update: damping falls with the quality of a step and rises ever faster on failure."""
         quality = 2.0 * np.minimum(np.where(better, ratio, 0.0), 1.0) - 1.0
         damping = self.damping * np.where(better, np.maximum(1.0 - quality * quality * quality, 0.1), self.growth)
         growth = np.where(better, 2.0, np.minimum(2.0 * self.growth, 64.0))
@@ -178,14 +184,17 @@ class _Pace:
 
 def _pressed(here: FloatArray, gradient: FloatArray, lower: FloatArray, upper: FloatArray) -> BoolArray:
     """Parameters at a bound that the gradient pushes outwards."""
-    return (here <= lower) & (gradient < 0) | (here >= upper) & (gradient > 0)
+    return np.asarray((here <= lower) & (gradient < 0) | (here >= upper) & (gradient > 0))
 
 
 def _decided(
     final: Normal, live: IntArray, cost: FloatArray, before: FloatArray, problem: IntArray, done: BoolArray
 ) -> BoolArray:
-    """Members that PATIENCE more laps like the last would not bring to the best cost of their problem, and those that
-    have come to where the best already stands still."""
+    """Members whose race is over.
+
+    PATIENCE more laps like the last would not bring them to the best cost of their problem, or they have come to where
+    the best already stands still.
+    """
     everyone, resting = final.cost.copy(), np.ones(len(final.cost), dtype=bool)
     everyone[live], resting[live] = cost, done
     best = np.full(int(problem.max()) + 1, np.inf)
@@ -194,7 +203,7 @@ def _decided(
     np.minimum.at(rested, problem[resting], everyone[resting])
     gain = np.where(np.isfinite(before), before - cost, np.inf)
     behind = ~(cost - PATIENCE * gain <= best[problem[live]])
-    return behind | (np.abs(cost - rested[problem[live]]) <= SAME * cost)
+    return np.asarray(behind | (np.abs(cost - rested[problem[live]]) <= SAME * cost))
 
 
 def _step(state: Normal, damping: FloatArray, blocked: BoolArray | None) -> tuple[FloatArray, FloatArray]:
@@ -222,7 +231,7 @@ def solve(matrices: FloatArray, right: FloatArray) -> FloatArray:
     try:
         return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0])
     except np.linalg.LinAlgError:
-        return apply(np.linalg.pinv(matrices, hermitian=True), right)
+        return apply(np.asarray(np.linalg.pinv(matrices, hermitian=True)), right)
 
 
 def apply(matrices: FloatArray, vectors: FloatArray) -> FloatArray:

@@ -1,147 +1,35 @@
-"""Parameters from rows: many seeded starts by variable projection, a polish of the true objective, and the record of a fit.
+"""Parameters from rows: a search by variable projection from many seeded starts, then a polish of the true objective.
 
-A fit that cannot be made is a value (`ok` False and a reason), not an exception. The same rows, options and seed give the
-same bits.
+A fit that cannot be made is a value (`ok` False and a reason), not an exception. The same rows, options and seed give
+the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
 from agentlab.descent import NEAR_DAMPING, Limits, Normal, descend
+from agentlab.fits import Fit, FitOptions, GroupFit, Sample
 from agentlab.law import Law
-from agentlab.objective import Direct, Loss
+from agentlab.objective import Direct
+from agentlab.resampling import bootstrap
 from agentlab.search import Effort, Found, limits_of, search
-from agentlab.standard import standard
 from agentlab.types import FloatArray, IntArray, Rows
 from agentlab.varpro import Bound, Data
+
+__all__ = ["Fit", "FitOptions", "GroupFit", "Sample", "bootstrap", "fit", "fit_rows", "fit_samples"]
 
 SEARCH_ROWS = 4000
 """The search for a starting point sees at most this many rows; the polish sees all."""
 
-DRAWS = 4_000_000
-"""Values (draws x rows x parameters) of a bootstrap that are in memory at once."""
-
 CANDIDATES = 4
 """Optima of the search that compete in the true objective."""
 
-TOLERANCE, ROUGH = 1e-13, 1e-7
-"""Relative gains below which a fit, or one draw of a bootstrap, is done."""
-
 TUNING: Mapping[str, float] = {"huber": 1.345, "soft_l1": 1.0}
 """Robust losses bend at TUNING x the residual scale (Huber: 95% efficiency for normal noise)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How laws are fitted.
-
-    `residual` is prediction - y ("plain") or log prediction - log y ("log"). A robust loss bends at `delta`, in the unit of
-    the residuals; None takes it from the data (median absolute deviation). `bounds` hold by parameter name. `thorough`
-    also fits every law with one parameter fixed at 0 or at 1 and starts from there, so that a fit is never worse than
-    the fits of those; it costs about 2 P times as much.
-    """
-
-    starts: int = 24
-    residual: Literal["plain", "log"] = "plain"
-    robust: Loss = "none"
-    seed: int = 0
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    delta: float | None = None
-    max_steps: int = 60
-    thorough: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """The parameters of one law on one set of rows, and how far they can be trusted.
-
-    `params` (P,) in the order of `names`; `cost` is the mean (weighted, robust) squared residual, `rss` the sum of
-    weighted squared residuals, `sigma` the residual scale with the parameters' degrees of freedom taken off, all in
-    the space of the residuals. `converged` is the share of the `starts` that end at the best cost, `condition` that of the
-    column-scaled Jacobian there; `delta` is where the robust loss bends. A failed fit has `ok` False, a `reason` and nan parameters.
-    """
-
-    names: tuple[str, ...]
-    params: FloatArray
-    cost: float
-    rss: float
-    sigma: float
-    n: int
-    converged: float
-    condition: float
-    starts: int
-    delta: float = 1.0
-    ok: bool = True
-    reason: str = ""
-
-    @property
-    def named(self) -> dict[str, float]:
-        """Parameters by name."""
-        return {name: float(v) for name, v in zip(self.names, self.params, strict=True)}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one fit sees: columns and y (n,), weights (n,), and known points (P,) to start from."""
-
-    columns: Mapping[str, FloatArray]
-    y: FloatArray
-    weight: FloatArray
-    warm: tuple[FloatArray, ...] = ()
-
-
-@dataclass(frozen=True)
-class GroupFit:
-    """One law fitted to every (group, target) of a table."""
-
-    fits: Mapping[tuple[str, str], Fit]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every fit was made."""
-        return all(f.ok for f in self.fits.values())
-
-    @property
-    def reason(self) -> str:
-        """Why the first failed fit failed; "" when all were made."""
-        return next((f.reason for f in self.fits.values() if not f.ok), "")
-
-    @property
-    def params(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Parameters by group, target and name."""
-        nested: dict[str, dict[str, dict[str, float]]] = {}
-        for (group, target), one in self.fits.items():
-            nested.setdefault(group, {})[target] = one.named
-        return nested
-
-    @property
-    def rss(self) -> float:
-        """Sum of squared residuals of all fits."""
-        return float(sum(f.rss for f in self.fits.values()))
-
-    @property
-    def n(self) -> int:
-        """Residuals of all fits."""
-        return sum(f.n for f in self.fits.values())
-
-    @property
-    def n_params(self) -> int:
-        """Parameters of all fits."""
-        return sum(len(f.names) for f in self.fits.values())
-
-    def predict(self, law: Law, rows: Rows) -> dict[str, FloatArray]:
-        """Predictions (n,) by target; nan for rows of a group that was not fitted."""
-        out = {target: np.full(len(rows), np.nan) for _, target in self.fits}
-        for (group, target), one in self.fits.items():
-            mine = rows.group == group
-            if mine.any():
-                out[target][mine] = law.evaluate({k: v[mine] for k, v in rows.columns.items()}, one.params)
-        return out
 
 
 def fit(
@@ -153,10 +41,14 @@ def fit(
     options: FitOptions | None = None,
     warm: Sequence[FloatArray] = (),
 ) -> Fit:
-    """Fit `law` to y (n,) given columns (n,) a variable; `weight` (n,) multiplies squared residuals, `warm` are known (P,) points."""
+    """Fit `law` to y (n,), given a column (n,) for each of its variables.
+
+    `weight` (n,) multiplies the squared residuals; `warm` are known parameter vectors (P,), which a fit never makes
+    worse. Raises LawError where a column is missing, AgentlabError for empty bounds.
+    """
     y = np.asarray(y, dtype=np.float64)
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
-    used = {name: np.asarray(columns[name], dtype=np.float64) for name in law.used}
+    used = {name: np.asarray(columns[name], dtype=np.float64) for name in law.used if name in columns}
     return fit_samples(law, [Sample(used, y, weight, tuple(warm))], options or FitOptions())[0]
 
 
@@ -177,18 +69,11 @@ def fit_rows(law: Law, rows: Rows, options: FitOptions | None = None, warm: Grou
 
 def fit_samples(law: Law, samples: Sequence[Sample], options: FitOptions) -> list[Fit]:
     """Fit one law to many samples at once: samples of similar length share a batch. One Fit a sample, in order."""
-    found: dict[int, Fit] = {}
-    todo: list[int] = []
-    for i, sample in enumerate(samples):
-        reason = _unfit(law, sample, options)
-        if reason:
-            found[i] = _failed(law, sample, reason)
-        else:
-            todo.append(i)
-    for part in _alike(samples, todo):
+    reasons = [_unfit(law, sample, options) for sample in samples]
+    fits = [_failed(law, sample, reason) for sample, reason in zip(samples, reasons, strict=True)]
+    for part in _alike(samples, [i for i, reason in enumerate(reasons) if not reason]):
         for i, one in zip(part, _fit_alike(law, [samples[i] for i in part], options), strict=True):
-            found[i] = one
-    fits = [found[i] for i in range(len(samples))]
+            fits[i] = one
     return _contained(law, samples, fits, replace(options, thorough=False)) if options.thorough else fits
 
 
@@ -208,54 +93,6 @@ def _contained(law: Law, samples: Sequence[Sample], fits: list[Fit], options: Fi
     for i, one in zip(again, fit_samples(law, retried, options), strict=True):
         fits[i] = one if not fits[i].cost <= one.cost else fits[i]
     return fits
-
-
-def bootstrap(
-    law: Law, rows: Rows, groupfit: GroupFit, *, draws: int = 500, seed: int = 0, options: FitOptions | None = None
-) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
-    """90% percentile intervals by group, target and parameter (Efron 1979), training runs resampled with replacement.
-
-    Rows of one run stay together (`rows.run`); every draw starts at the fitted parameters. An interval is (nan, nan)
-    where the fit failed, and (-inf, inf) where fewer than half of the draws could be fitted.
-    """
-    options = options or FitOptions()
-    nested: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
-    for order, ((group, target), one) in enumerate(groupfit.fits.items()):
-        mine = rows.group == group
-        sample = Sample({n: rows.columns[n][mine] for n in law.used}, rows.targets[target][mine], rows.weight[mine])
-        counts = _resample(rows.run[mine], draws, np.random.default_rng([seed, order]))
-        limits = _intervals(law, sample, one, counts, options)
-        nested.setdefault(group, {})[target] = dict(zip(law.params, limits, strict=True))
-    return nested
-
-
-def _resample(run: IntArray, draws: int, rng: np.random.Generator) -> FloatArray:
-    """(draws, n) how often each row is in each draw."""
-    _, which = np.unique(run, return_inverse=True)
-    total = int(which.max()) + 1
-    return rng.multinomial(total, np.full(total, 1.0 / total), size=draws)[:, which].astype(np.float64)
-
-
-def _intervals(
-    law: Law, sample: Sample, one: Fit, counts: FloatArray, options: FitOptions
-) -> list[tuple[float, float]]:
-    if not one.ok:
-        return [(float("nan"), float("nan"))] * law.n_params
-    draws, n = counts.shape
-    limits, found = limits_of(law, options.bounds), []
-    step = max(1, DRAWS // (n * (law.n_params + 4)))
-    for i in range(0, draws, step):
-        part = counts[i : i + step] * sample.weight
-        data = Data(sample.columns, np.broadcast_to(sample.y, part.shape), part)
-        delta = np.full(len(part), one.delta)
-        system = Direct.bind(Bound(law, data), options.residual == "log", options.robust, delta)
-        theta = np.tile(one.params, (len(part), 1))
-        found.append(descend(system, system.at(theta), limits, steps=options.max_steps, tolerance=ROUGH))
-    theta = np.concatenate([f.theta for f in found])
-    theta = theta[np.isfinite(np.concatenate([f.cost for f in found]))]
-    if 2 * len(theta) < draws:
-        return [(-np.inf, np.inf)] * law.n_params
-    return [(float(a), float(b)) for a, b in np.percentile(theta, [5.0, 95.0], axis=0).T]
 
 
 def _unfit(law: Law, sample: Sample, options: FitOptions) -> str:
@@ -313,22 +150,28 @@ def _fit_alike(law: Law, samples: Sequence[Sample], options: FitOptions) -> list
     effort = Effort(options.starts, options.max_steps, CANDIDATES, options.seed)
     # first order: d log f = df / y
     weight = seen.weight / seen.y**2 if options.residual == "log" else seen.weight
-    form = standard(law, options.bounds)
-    found = search(form, replace(seen, weight=weight), options.bounds, effort, [s.warm for s in samples])
-    known = [s.warm or (best[0],) for s, best in zip(samples, found.theta, strict=True)]
-    most = max(len(some) for some in known)
-    known = np.stack([np.stack([some[i % len(some)] for i in range(most)]) for some in known])
-    state, delta = _polish(law, seen, np.concatenate([found.theta, known], axis=1), limits, options)
+    found = search(law, replace(seen, weight=weight), options.bounds, effort, [s.warm for s in samples])
+    theta = np.concatenate([found.theta, _warm(samples, found.theta)], axis=1)
+    state, delta = _polish(law, seen, theta, limits, options)
     if seen is not whole:
         state, delta = _polish(law, whole, state.theta[:, None], limits, options)
     return _records(law, samples, whole, state, delta, found, options)
 
 
-def _polish(
-    law: Law, data: Data, theta: FloatArray, limits: Limits, options: FitOptions
-) -> tuple[Normal, FloatArray]:
-    """The best of (G, k, P) candidates after a descent of the true objective in all parameters, one a problem, and where
-    the robust loss bends (G,)."""
+def _warm(samples: Sequence[Sample], theta: FloatArray) -> FloatArray:
+    """The warm points (G, W, P) of every sample; one with fewer than the others repeats its own, or its optimum."""
+    most = max(len(s.warm) for s in samples)
+    if not most:
+        return theta[:, :0]
+    known = [s.warm or (best[0],) for s, best in zip(samples, theta, strict=True)]
+    return np.stack([np.stack([some[i % len(some)] for i in range(most)]) for some in known])
+
+
+def _polish(law: Law, data: Data, theta: FloatArray, limits: Limits, options: FitOptions) -> tuple[Normal, FloatArray]:
+    """The best of (G, k, P) candidates after a descent of the true objective in all parameters, one a problem.
+
+    With it, where the robust loss bends (G,).
+    """
     groups, k = theta.shape[:2]
     owner = np.repeat(np.arange(groups), k)
     points = np.clip(theta.reshape(groups * k, -1), limits.lower, limits.upper)
@@ -338,19 +181,21 @@ def _polish(
         # the search has minimised this very objective: only the best that survives the way back is polished
         best = _best(state.cost, groups)
         plain, state, owner = plain.take(best), state.take(best), np.arange(groups)
-    state = descend(plain, state, limits, steps=options.max_steps, tolerance=TOLERANCE, damping=NEAR_DAMPING)
+    state = descend(plain, state, limits, steps=options.max_steps, tolerance=options.tolerance, damping=NEAR_DAMPING)
     delta = np.full(groups, 1.0)
     if options.robust != "none":
         for _ in range(1 if options.delta is not None else 2):
             delta = _bend(plain.residuals(state.theta), data.weight, state.cost, options)
             system = replace(plain, loss=options.robust, delta=delta[owner])
-            state = descend(system, system.at(state.theta), limits, steps=4 * options.max_steps, tolerance=TOLERANCE)
+            state = descend(
+                system, system.at(state.theta), limits, steps=4 * options.max_steps, tolerance=options.tolerance
+            )
     return state.take(_best(state.cost, groups)), delta
 
 
 def _best(cost: FloatArray, groups: int) -> IntArray:
     """The position of the least cost of every problem; members of a problem follow one another."""
-    return np.argmin(cost.reshape(groups, -1), axis=1) + np.arange(groups) * (len(cost) // groups)
+    return np.asarray(np.argmin(cost.reshape(groups, -1), axis=1) + np.arange(groups) * (len(cost) // groups))
 
 
 def _bend(residual: FloatArray, weight: FloatArray, cost: FloatArray, options: FitOptions) -> FloatArray:

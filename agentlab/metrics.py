@@ -1,7 +1,7 @@
 """How far predictions are from observations: one function a metric, and the pooled score of a law.
 
-A prediction that is not a finite number is infinitely wrong, so a metric is never nan. The relative metrics (nmse, nmae,
-r2) have no meaning where the observations do not vary, nor ARE where one is zero: they are infinitely bad there.
+A prediction that is not a finite number is infinitely wrong, so a metric is never nan. The relative metrics (nmse,
+nmae, r2) have no meaning where the observations do not vary, nor ARE where one is zero: they are infinitely bad there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from agentlab.types import AgentlabError, FloatArray, Score
 
 def mse(y: FloatArray, prediction: FloatArray) -> float:
     """Mean squared error of (n,) predictions, in the target's unit squared."""
-    return float(np.mean(np.square(_errors(y, prediction))))
+    with np.errstate(over="ignore"):
+        return float(np.mean(np.square(_errors(y, prediction))))
 
 
 def mae(y: FloatArray, prediction: FloatArray) -> float:
@@ -25,12 +26,12 @@ def mae(y: FloatArray, prediction: FloatArray) -> float:
 
 def nmse(y: FloatArray, prediction: FloatArray) -> float:
     """MSE / var(y) (FACTS section 1); inf where y is constant."""
-    return _ratio(mse(y, prediction), float(np.var(y)))
+    return _ratio(mse(y, prediction), 0.0 if np.ptp(y) == 0 else float(np.var(y)))
 
 
 def nmae(y: FloatArray, prediction: FloatArray) -> float:
     """MAE / mean|y - mean(y)| (FACTS section 1); inf where y is constant."""
-    return _ratio(mae(y, prediction), float(np.mean(np.abs(y - np.mean(y)))))
+    return _ratio(mae(y, prediction), 0.0 if np.ptp(y) == 0 else float(np.mean(np.abs(y - np.mean(y)))))
 
 
 def r2(y: FloatArray, prediction: FloatArray) -> float:
@@ -42,7 +43,8 @@ def are(y: FloatArray, prediction: FloatArray) -> float:
     """Mean absolute relative error, mean |prediction - y| / |y| (arXiv 2410.11840); inf where a y is zero."""
     if not np.all(y):
         return float("inf")
-    return float(np.mean(_errors(y, prediction) / np.abs(y)))
+    with np.errstate(over="ignore"):
+        return float(np.mean(_errors(y, prediction) / np.abs(y)))
 
 
 def score(y: FloatArray, prediction: FloatArray) -> Score:
@@ -65,8 +67,15 @@ def pooled(per_target: Mapping[str, tuple[FloatArray, FloatArray]]) -> Score:
     if not per_target:
         raise AgentlabError("there is no target to score: name at least one")
     scores = [score(y, prediction) for y, prediction in per_target.values()]
-    means = [float(np.mean([getattr(s, name) for s in scores])) for name in ("nmse", "nmae", "mae", "are")]
-    return Score(1.0 - means[0], *means, n=sum(s.n for s in scores))
+    relative = float(np.mean([s.nmse for s in scores]))
+    return Score(
+        r2=1.0 - relative,
+        nmse=relative,
+        nmae=float(np.mean([s.nmae for s in scores])),
+        mae=float(np.mean([s.mae for s in scores])),
+        are=float(np.mean([s.are for s in scores])),
+        n=sum(s.n for s in scores),
+    )
 
 
 def _errors(y: FloatArray, prediction: FloatArray) -> FloatArray:

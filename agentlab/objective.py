@@ -31,7 +31,7 @@ class Direct:
         """The objective over the rows of a batch, in blocks that bound the memory."""
         members, n = bound.data.y.shape
         step = max(BLOCK // (members * (bound.law.n_params + 1)), 256)
-        parts = (bound,)
+        parts: tuple[Bound, ...] = (bound,)
         if n > step:
             parts = tuple(Bound(bound.law, bound.data.rows(slice(i, i + step))) for i in range(0, n, step))
         return cls(parts, log, loss, np.ones(members) if delta is None else delta)

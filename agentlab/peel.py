@@ -1,4 +1,4 @@
-"""Better starting points for laws that bend a sum: the outer operations are undone on the data and the sum is solved inside.
+"""Better starting points for laws that bend a sum: outer operations are undone on the data, the sum is solved inside.
 
 In (E + A/N**a)**k the target to the power 1/k is linear in E and A once a and k are drawn; in a + b*tanh(c*x + d) it is
 atanh((y - a)/b). The points are first-order right: rows are weighted by the slope of what was undone.
@@ -6,13 +6,13 @@ atanh((y - a)/b). The points are first-order right: rows are weighted by the slo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from agentlab.law import Call, Law, Node, Sym, from_tree
 from agentlab.descent import Limits
+from agentlab.law import Call, Law, Node, Sym, from_tree
 from agentlab.standard import Standard, standard
 from agentlab.types import FloatArray
 from agentlab.varpro import Bound, Data, Projected, split
@@ -45,7 +45,7 @@ def inner_path(law: Law, known: frozenset[str]) -> Path | None:
             gain = len(set(inside) - known)
             if gain >= LEAST and (best is None or gain > best[0]):
                 best = gain, outer, node
-        if node.op in _UNDO:
+        if node.op in _UNDO or node.op in _BINARY:
             stack.extend((arg, (*outer, (node, i))) for i, arg in enumerate(node.args))
     return Path(best[1], standard(from_tree(best[2], law.variables))) if best else None
 
@@ -64,13 +64,13 @@ def peel(path: Path, law: Law, data: Data, theta: FloatArray, uniform: FloatArra
     with np.errstate(all="ignore"):
         target, weight = data.y, data.weight
         for depth, (node, side) in enumerate(path.outer):
-            other = None
+            other = target
             below = path.outer[depth + 1][0].op if depth + 1 < len(path.outer) else ""
             if len(node.args) == 2:
                 sibling = node.args[1 - side]
                 _place(sibling, node, side, below, target, uniform, values)
                 other = _evaluate(sibling, law, data, values)
-            target, slope = _UNDO[node.op](target, other, side)
+            target, slope = _undone(node, side, target, other)
             weight = weight * slope**2
     inner = path.inner
     good = np.isfinite(target) & np.isfinite(weight)
@@ -82,21 +82,30 @@ def peel(path: Path, law: Law, data: Data, theta: FloatArray, uniform: FloatArra
     solved = inner.back(system.at(np.nan_to_num(start, nan=1.0)).theta)
     values |= {p: solved[:, i] for i, p in enumerate(inner.original.params)}
     out = np.stack([values[p] for p in law.params], axis=1)
-    return np.where(np.isfinite(out).all(axis=1)[:, None], out, theta)
+    usable = np.isfinite(out).all(axis=1, keepdims=True)
+    return np.where(usable, out, theta)
 
 
 def _place(
-    sibling: Node, node: Call, side: int, below: str, target: FloatArray, uniform: FloatArray, values: dict[str, FloatArray]
+    sibling: Node,
+    node: Call,
+    side: int,
+    below: str,
+    target: FloatArray,
+    uniform: FloatArray,
+    values: dict[str, FloatArray],
 ) -> None:
-    """Put a parameter that stands alone beside the path where the next step can be undone: a level below (or above)
-    the data, or a scale above them."""
+    """Put a parameter that stands alone beside the path where the next step can be undone.
+
+    A level comes to lie below (or above) the data, a scale above them or, where nothing forbids, below.
+    """
     if not isinstance(sibling, Sym) or sibling.name not in values or node.op not in ("+", "-", "*"):
         return
-    low, high = np.nanmin(target, axis=1), np.nanmax(target, axis=1)
+    low, high = np.fmin.reduce(target, axis=1), np.fmax.reduce(target, axis=1)
     away = NARROWEST * (WIDEST / NARROWEST) ** uniform
     if node.op == "*":
-        largest, least = np.maximum(np.abs(low), np.abs(high)), np.nanmin(np.abs(target), axis=1)
-        above = (below in ("tanh", "sigmoid")) | (np.arange(len(away)) % 2 == 0)
+        largest, least = np.maximum(np.abs(low), np.abs(high)), np.fmin.reduce(np.abs(target), axis=1)
+        above = np.asarray(np.arange(len(away)) % (1 if below in ("tanh", "sigmoid") else 2) == 0)
         values[sibling.name] = np.where(above, largest * (1.0 + away), least / (1.0 + away))
     elif node.op == "-" and side == 1:
         values[sibling.name] = high + (high - low) * away
@@ -111,27 +120,38 @@ def _evaluate(node: Node, law: Law, data: Data, values: Mapping[str, FloatArray]
     return Bound(part, data).program(theta)
 
 
-def _power(t: FloatArray, other: FloatArray, side: int) -> tuple[FloatArray, FloatArray]:
+def _undone(node: Call, side: int, target: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The value of argument `side` that gives `target`, and the slope of `node` there; `other` is the other one."""
+    one = np.ones(())
+    if node.op in _UNDO:
+        inverse, slope = _UNDO[node.op]
+        return inverse(target), slope(target)
+    if node.op == "+":
+        return target - other, one
+    if node.op == "-":
+        return (target + other if side == 0 else other - target), one
+    if node.op == "*":
+        return target / other, other
+    if node.op == "/":
+        return (target * other, 1.0 / other) if side == 0 else (other / target, target * target / other)
     if side == 1:
-        return np.log(t) / np.log(other), t * np.log(other)
-    u = t ** (1.0 / other)
-    return u, other * t / u
+        return np.log(target) / np.log(other), target * np.log(other)
+    base = np.power(target, 1.0 / other)
+    return base, other * target / base
 
 
+_Undo = Callable[[FloatArray], FloatArray]
 _LN2, _LN10 = float(np.log(2.0)), float(np.log(10.0))
-_UNDO = {
-    "+": lambda t, v, i: (t - v, 1.0),
-    "-": lambda t, v, i: (t + v, 1.0) if i == 0 else (v - t, 1.0),
-    "*": lambda t, v, i: (t / v, v),
-    "/": lambda t, v, i: (t * v, 1.0 / v) if i == 0 else (v / t, t * t / v),
-    "**": _power,
-    "neg": lambda t, v, i: (-t, 1.0),
-    "exp": lambda t, v, i: (np.log(t), t),
-    "log": lambda t, v, i: (np.exp(t), np.exp(-t)),
-    "log2": lambda t, v, i: (np.exp(t * _LN2), np.exp(-t * _LN2)),
-    "log10": lambda t, v, i: (np.exp(t * _LN10), np.exp(-t * _LN10)),
-    "sqrt": lambda t, v, i: (np.where(t > 0, t * t, np.nan), 0.5 / t),
-    "tanh": lambda t, v, i: (np.arctanh(t), 1.0 - t * t),
-    "sigmoid": lambda t, v, i: (np.log(t / (1.0 - t)), t * (1.0 - t)),
+_UNDO: dict[str, tuple[_Undo, _Undo]] = {
+    "neg": (np.negative, np.ones_like),
+    "exp": (np.log, np.positive),
+    "log": (np.exp, lambda t: np.exp(-t)),
+    "log2": (np.exp2, lambda t: np.exp2(-t) / _LN2),
+    "log10": (lambda t: np.exp(t * _LN10), lambda t: np.exp(-t * _LN10) / _LN10),
+    "sqrt": (lambda t: np.where(t > 0, t * t, np.nan), lambda t: 0.5 / t),
+    "tanh": (np.arctanh, lambda t: 1.0 - t * t),
+    "sigmoid": (lambda t: np.log(t / (1.0 - t)), lambda t: t * (1.0 - t)),
 }
-"""For every operation: the value that gives t, and the slope there; v is the other argument, i which one is sought."""
+"""For every function of one argument: its inverse, and its slope there, both in terms of its value t."""
+
+_BINARY = ("+", "-", "*", "/", "**")

@@ -1,17 +1,19 @@
-"""Where a law's parameters are looked for: many cheap points, a race of starts on the squared residuals, the best few."""
+"""Where a law's parameters are looked for: many cheap points, a race of starts by squared residuals, a few optima."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 from agentlab import starts
 from agentlab.descent import SAME, Limits, descend
 from agentlab.law import Law
-from agentlab.peel import inner_path, peel
-from agentlab.standard import Standard
+from agentlab.peel import Path, inner_path, peel
+from agentlab.standard import Standard, standard
 from agentlab.types import AgentlabError, BoolArray, FloatArray, IntArray
 from agentlab.varpro import Bound, Data, Projected, Split, split
 
@@ -35,8 +37,10 @@ TOLERANCE = 1e-8
 
 @dataclass(frozen=True)
 class Found:
-    """What a search of G problems found: distinct optima (G, k, P) best first, the share of the starts that end at the
-    best (G,), and how many starts there were."""
+    """What a search of G problems found.
+
+    Distinct optima `theta` (G, k, P), best first; the share of the starts that end at the best (G,); how many starts.
+    """
 
     theta: FloatArray
     converged: FloatArray
@@ -53,6 +57,22 @@ class Effort:
     seed: int
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a search needs to know of a law: its standard form, how that is linear, and the bent part to solve for."""
+
+    form: Standard
+    split: Split
+    path: Path | None
+
+
+@lru_cache(maxsize=128)
+def plan(law: Law, bounded: frozenset[str] = frozenset()) -> Plan:
+    """The plan for a law with bounds on some parameters; kept, because a candidate is fitted several times."""
+    form = standard(law, bounded)
+    return Plan(form, split(form.law), inner_path(law, frozenset(form.law.linear)))
+
+
 def limits_of(law: Law, bounds: Mapping[str, tuple[float, float]]) -> Limits:
     """Bounds of the parameters in order, infinite where none are set. Raises AgentlabError for an empty range."""
     pairs = [bounds.get(name, (-np.inf, np.inf)) for name in law.params]
@@ -63,7 +83,7 @@ def limits_of(law: Law, bounds: Mapping[str, tuple[float, float]]) -> Limits:
 
 
 def search(
-    form: Standard,
+    law: Law,
     data: Data,
     bounds: Mapping[str, tuple[float, float]],
     effort: Effort,
@@ -73,14 +93,15 @@ def search(
 
     `warm` holds known parameter vectors (P,) a problem, which start too.
     """
-    law, apart = form.law, split(form.law)
-    limits = limits_of(law, bounds)
-    positive = np.array([p in form.positive for p in law.params], dtype=bool)
+    way = plan(law, frozenset(bounds))
+    form = way.form
+    limits = limits_of(form.law, bounds)
+    positive = np.array([p in form.positive for p in form.law.params], dtype=bool)
     limits = Limits(np.where(positive, np.maximum(limits.lower, 0.0), limits.lower), limits.upper)
-    points, held = _points(form, apart, data, limits, bounds, effort, warm)
+    points, held = _points(way, data, limits, bounds, effort, warm)
     groups, count = points.shape[:2]
     problem = np.repeat(np.arange(groups), count)
-    system = Projected(Bound(law, data.take(problem)), apart, limits)
+    system = Projected(Bound(form.law, data.take(problem)), way.split, limits)
     last = descend(
         system,
         system.at(points.reshape(groups * count, -1)),
@@ -96,25 +117,24 @@ def search(
 
 
 def _points(
-    form: Standard,
-    apart: Split,
+    way: Plan,
     data: Data,
     limits: Limits,
     bounds: Mapping[str, tuple[float, float]],
     effort: Effort,
     warm: Sequence[Sequence[FloatArray]],
 ) -> tuple[FloatArray, BoolArray]:
-    """Starts (G, M, P) in the standard form: the best random points, reduced ones, warm ones; and what each holds (M, P)."""
-    groups, size = len(data.y), form.law.n_params
-    if not len(apart.nonlinear):
+    """Starts (G, M, P) in the standard form, and what each holds (M, P): the best random, reduced and warm ones."""
+    groups, size = len(data.y), way.form.law.n_params
+    if not len(way.split.nonlinear):
         return np.ones((groups, 1, size)), np.zeros((1, size), dtype=bool)
     few = data.rows(_some(data, SCREEN_ROWS, effort.seed))
-    drawn = np.clip(_drawn(form, few, bounds, effort), limits.lower, limits.upper)
-    known = _known(form, warm, drawn)
-    kinds = starts.reduced(drawn, apart.nonlinear, limits)
+    drawn = np.clip(_drawn(way, few, bounds, effort), limits.lower, limits.upper)
+    known = _known(way.form, warm, drawn)
+    kinds = starts.reduced(drawn, way.split.nonlinear, limits)
     each = max(effort.starts // (2 * len(kinds)), 1) if kinds else 0
     free = max(effort.starts - each * len(kinds) - known.shape[1], effort.starts // 2, 2)
-    chosen, held = _chosen(form.law, apart, few, limits, [starts.Kind(drawn, None), *kinds], free, each)
+    chosen, held = _chosen(way, few, limits, [starts.Kind(drawn, None), *kinds], free, each)
     held = np.concatenate([held, np.zeros((known.shape[1], size), dtype=bool)])
     return np.clip(np.concatenate([chosen, known], axis=1), limits.lower, limits.upper), held
 
@@ -124,24 +144,21 @@ def _some(data: Data, most: int, seed: int) -> slice | np.ndarray:
     return slice(None) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def _drawn(
-    form: Standard, few: Data, bounds: Mapping[str, tuple[float, float]], effort: Effort
-) -> FloatArray:
+def _drawn(way: Plan, few: Data, bounds: Mapping[str, tuple[float, float]], effort: Effort) -> FloatArray:
     """Random points (G, M, P) in the standard form: drawn by role, and again with a bent part solved for."""
-    law, groups = form.original, len(few.y)
-    count = min(1 + form.law.n_params - len(form.law.linear), SCREEN) * effort.starts
+    law, groups = way.form.original, len(few.y)
+    count = min(1 + len(way.split.nonlinear), SCREEN) * effort.starts
     columns = {k: np.broadcast_to(c, few.y.shape) for k, c in few.columns.items()}
     thin = slice(None, None, max(1, few.y.shape[1] // starts.ROWS))
     size = np.exp(np.mean(np.log(np.abs(few.y[:, thin]) + 1e-300), axis=1))
     flat = starts.draw(law, {k: c[:, thin] for k, c in columns.items()}, size, count, bounds, effort.seed)
     flat = flat.reshape(groups * count, -1)
-    path = inner_path(law, frozenset(form.law.linear))
-    if path is not None:
+    if way.path is not None:
         every = Data(columns, few.y, few.weight).take(np.repeat(np.arange(groups), count))
         u = np.tile(np.random.default_rng(effort.seed).permutation(count) + 0.5, groups) / count
-        solved = peel(path, law, every, flat, u)
+        solved = peel(way.path, law, every, flat, u)
         flat = np.concatenate([flat.reshape(groups, count, -1), solved.reshape(groups, count, -1)], axis=1)
-    return np.nan_to_num(form.there(flat), nan=1.0).reshape(groups, -1, law.n_params)
+    return np.nan_to_num(way.form.there(flat), nan=1.0).reshape(groups, -1, law.n_params)
 
 
 def _known(form: Standard, warm: Sequence[Sequence[FloatArray]], drawn: FloatArray) -> FloatArray:
@@ -150,23 +167,29 @@ def _known(form: Standard, warm: Sequence[Sequence[FloatArray]], drawn: FloatArr
     most = max((len(some) for some in usable), default=0)
     if not most:
         return drawn[:, :0]
-    return np.stack([
-        np.stack([some[i % len(some)] if some else drawn[g, i] for i in range(most)]) for g, some in enumerate(usable)
-    ])
+    return np.stack(
+        [np.stack([some[i % len(some)] if some else drawn[g, i] for i in range(most)]) for g, some in enumerate(usable)]
+    )
 
 
 def _chosen(
-    law: Law, apart: Split, few: Data, limits: Limits, kinds: Sequence[starts.Kind], free: int, each: int
+    way: Plan,
+    few: Data,
+    limits: Limits,
+    kinds: Sequence[starts.Kind],
+    free: int,
+    each: int,
 ) -> tuple[FloatArray, BoolArray]:
-    """Starts (G, M, P) that are best on a few rows, and what they hold: `free` of the first kind, `each` of every other.
+    """Starts (G, M, P) that are best on a few rows and what they hold: `free` of the first kind, `each` of the others.
 
-    Half of the free ones lie apart from one another, so that no basin takes them all. Twice as many of the others are
-    compared again after WARM_UP steps.
+    Some of the free ones lie apart from better ones, so that no basin takes them all. Of the rest twice as many are
+    compared again after WARM_UP steps where the law is not easy.
     """
     points = np.concatenate([k.theta for k in kinds], axis=1)
     held = np.concatenate([k.mask() for k in kinds])
     groups, count, size = points.shape
-    system = Projected(Bound(law, few.take(np.repeat(np.arange(groups), count))), apart, limits)
+    apart = way.split
+    system = Projected(Bound(way.form.law, few.take(np.repeat(np.arange(groups), count))), apart, limits)
     state = system.at(points.reshape(groups * count, size))
     cost = state.cost.reshape(groups, count)
     ends = np.cumsum([k.theta.shape[1] for k in kinds])
@@ -175,7 +198,7 @@ def _chosen(
     nonlinear = np.take_along_axis(points[:, : ends[0]], order[:, :, None], axis=1)[:, :, apart.nonlinear]
     lone = np.take_along_axis(better, _apart(nonlinear, better.shape[1])[:, : free // LONE], axis=1)
     runs = [(better, free - lone.shape[1]), (lone, lone.shape[1])]
-    for first, last in zip(ends[:-1], ends[1:], strict=True):
+    for first, last in pairwise(ends):
         runs.append((first + _order(cost[:, first:last]), each))
     half = np.concatenate([run[:, : 2 * most] for run, most in runs], axis=1)
     index = (half + np.arange(groups)[:, None] * count).ravel()
@@ -189,8 +212,10 @@ def _chosen(
 
 
 def _apart(points: FloatArray, most: int) -> IntArray:
-    """Of (G, M, q) points in order of cost, positions among the first `most`, those first that lie farthest from any
-    better one (compare Rinnooy Kan & Timmer 1987); distances are in ranks, so that scales do not matter."""
+    """Positions (G, most) of the first `most` of (G, M, q) points in order of cost, farthest from any better one first.
+
+    Distances are in ranks, so that scales do not matter (compare Rinnooy Kan & Timmer 1987).
+    """
     ranks = np.argsort(np.argsort(points, axis=1, kind="stable"), axis=1, kind="stable")[:, :most]
     distance = np.max(np.abs(ranks[:, :, None] - ranks[:, None]), axis=3)
     distance = np.where(np.tri(most, k=-1, dtype=bool), distance, points.shape[1])

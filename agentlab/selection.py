@@ -64,8 +64,13 @@ class Problem:
 
 
 def fit_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
-    """How a task's laws are fitted."""
+    """How a task's laws are fitted when the parameters themselves matter."""
     return FitOptions(starts=starts, residual=task.residual, robust=task.robust, seed=seed, bounds=task.bounds)
+
+
+def search_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
+    """How candidates are fitted while searching: to a hundredth of a nat where they converge at all."""
+    return replace(fit_options(task, starts, seed), tolerance=1e-4, max_steps=12, thorough=False)
 
 
 def problem(task: Task, rows: Rows, seed: int = 0) -> Problem:

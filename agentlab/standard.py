@@ -1,17 +1,18 @@
-"""A law rewritten so that more of its parameters are linear, with the way back: the form in which parameters are searched.
+"""A law rewritten so that more of its parameters are linear, with the way back: the form they are searched in.
 
     (A g)**e       ->  A' g**e            A' = A**e   (e without variables)
     exp(p + g)     ->  p' exp(g)          p' = exp(p)
     A (u + k v)    ->  A u + k' v         k' = k A
 
-A parameter keeps its name and place and only changes its meaning; each must occur once in the formula. The first two need A' > 0
-and p' > 0 (`positive`).
+A parameter keeps its name and place and only changes its meaning; each must occur once in the formula. The first two
+need A' > 0 and p' > 0 (`positive`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,17 +20,33 @@ from agentlab.law import Call, Law, Node, Num, Sym, from_tree
 from agentlab.types import FloatArray
 
 Values = dict[str, FloatArray]
-LARGEST = 1e150
-"""Parameters are kept below this size when they are mapped, so that a degenerate point stays finite."""
+
+LARGEST, SMALLEST = 1e150, 1e-300
+"""Parameters are kept between these sizes when they are mapped, so that a degenerate point stays finite."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One change of meaning of parameter `name`: `there` from the law's own to the standard form, `back` the inverse."""
+    """One change of meaning of parameter `name`: to the power `by`, to exp(`sign` x), or times the parameter `by`."""
 
+    kind: Literal["power", "exp", "times"]
     name: str
-    there: Callable[[Values], FloatArray]
-    back: Callable[[Values], FloatArray]
+    by: Node
+    sign: float = 1.0
+
+    def there(self, values: Values) -> FloatArray:
+        """From the law's own meaning to that of the standard form."""
+        x, by = values[self.name], _value(self.by, values)
+        if self.kind == "exp":
+            return np.exp(self.sign * x)
+        return np.power(x, self.sign * by) if self.kind == "power" else x * by
+
+    def back(self, values: Values) -> FloatArray:
+        """The inverse of `there`."""
+        x, by = values[self.name], _value(self.by, values)
+        if self.kind == "exp":
+            return self.sign * np.log(np.maximum(x, SMALLEST))
+        return np.power(x, self.sign / by) if self.kind == "power" else x / np.where(by == 0, SMALLEST, by)
 
 
 @dataclass(frozen=True)
@@ -43,20 +60,19 @@ class Standard:
 
     def there(self, theta: FloatArray) -> FloatArray:
         """Parameters (..., P) of the original law -> of the standard form; nan where it cannot express them."""
-        return self._map(theta, self.original, self.law, [(r.name, r.there) for r in self.rules])
+        values = {name: theta[..., i] for i, name in enumerate(self.original.params)}
+        with np.errstate(all="ignore"):
+            for rule in self.rules:
+                values[rule.name] = _tamed(rule.there(values))
+        return _stacked(values, self.law, theta)
 
     def back(self, theta: FloatArray) -> FloatArray:
         """Parameters (..., P) of the standard form -> of the original law."""
-        return self._map(theta, self.law, self.original, [(r.name, r.back) for r in reversed(self.rules)])
-
-    def _map(
-        self, theta: FloatArray, source: Law, target: Law, steps: list[tuple[str, Callable[[Values], FloatArray]]]
-    ) -> FloatArray:
-        values = {name: theta[..., i] for i, name in enumerate(source.params)}
+        values = {name: theta[..., i] for i, name in enumerate(self.law.params)}
         with np.errstate(all="ignore"):
-            for name, step in steps:
-                values[name] = np.clip(step(values), -LARGEST, LARGEST)
-        return np.stack([values[name] for name in target.params], axis=-1) if target.params else theta
+            for rule in reversed(self.rules):
+                values[rule.name] = _tamed(rule.back(values))
+        return _stacked(values, self.original, theta)
 
 
 def standard(law: Law, keep: Collection[str] = ()) -> Standard:
@@ -71,7 +87,15 @@ def standard(law: Law, keep: Collection[str] = ()) -> Standard:
         idle = form.positive - frozenset(form.law.linear)
         if not idle:
             return form
-        kept |= idle
+        kept |= idle  # pulled out for nothing: it did not become linear
+
+
+class _Scale(NamedTuple):
+    """A free parameter that multiplies a part (`sign` 1) or divides it (-1), and the part without it."""
+
+    name: str
+    sign: float
+    rest: Node
 
 
 class _Rewriting:
@@ -89,100 +113,86 @@ class _Rewriting:
         if not isinstance(node, Call):
             return node
         node = Call(node.op, tuple(self.pulled(a) for a in node.args))
-        if node.op == "**" and not _symbols(node.args[1]) - self.params:
-            return self._power(node.args[0], node.args[1])
+        if node.op == "**" and not frozenset(_counts(node.args[1])) - self.params:
+            return self._power(node)
         if node.op == "sqrt":
-            return self._power(node.args[0], Num(0.5), root=True)
+            return self._power(node)
         if node.op == "exp":
-            return self._exponential(node.args[0])
+            return self._exponential(node)
         return node
 
-    def _power(self, base: Node, exponent: Node, root: bool = False) -> Node:
+    def _power(self, node: Call) -> Node:
         """(A g)**e -> A' g**e, one scale at a time."""
-        name, over, rest = self._scale(base)
-        plain = Call("sqrt", (base,)) if root else Call("**", (base, exponent))
-        if not name or rest is None or isinstance(exponent, Num) and exponent.value == 0:
-            return plain
-        self._rule(
-            name,
-            lambda v, e=exponent, s=-1.0 if over else 1.0: v[name] ** (s * _value(e, v)),
-            lambda v, e=exponent, s=-1.0 if over else 1.0: v[name] ** (s / _value(e, v)),
-        )
-        return Call("*", (Sym(name), self._power(rest, exponent, root)))
+        exponent = Num(0.5) if node.op == "sqrt" else node.args[1]
+        scale = self._scale(node.args[0])
+        if scale is None or exponent == Num(0.0):
+            return node
+        self._pull(Rule("power", scale.name, exponent, scale.sign))
+        return Call("*", (Sym(scale.name), self._power(Call(node.op, (scale.rest, *node.args[1:])))))
 
-    def _exponential(self, argument: Node) -> Node:
+    def _exponential(self, node: Call) -> Node:
         """exp(p + g) -> p' exp(g)."""
-        terms = _terms(argument)
+        terms = _terms(node.args[0])
         for i, (term, sign) in enumerate(terms):
             if isinstance(term, Sym) and term.name in self.free and len(terms) > 1:
-                name = term.name
-                self._rule(name, lambda v, s=sign: np.exp(s * v[name]), lambda v, s=sign: s * np.log(np.maximum(v[name], 1e-300)))
+                self._pull(Rule("exp", term.name, Num(1.0), sign))
                 return Call("*", (term, Call("exp", (_sum(terms[:i] + terms[i + 1 :]),))))
-        return Call("exp", (argument,))
+        return node
 
-    def _rule(self, name: str, there: Callable[[Values], FloatArray], back: Callable[[Values], FloatArray]) -> None:
-        self.rules.append(Rule(name, there, back))
-        self.positive.add(name)
-        self.free.discard(name)
+    def _pull(self, rule: Rule) -> None:
+        self.rules.append(rule)
+        self.positive.add(rule.name)
+        self.free.discard(rule.name)
 
-    def _scale(self, node: Node) -> tuple[str, bool, Node | None]:
-        """A free parameter that multiplies (or divides: True) the node, and what is left without it."""
+    def _scale(self, node: Node) -> _Scale | None:
+        """The first free parameter among the factors of a part."""
         if not isinstance(node, Call) or node.op not in ("*", "/"):
-            return "", False, None
+            return None
         left, right = node.args
-        for i, side in enumerate((left, right)):
-            other = right if i == 0 else left
-            over = node.op == "/" and i == 1
-            if isinstance(side, Sym) and side.name in self.free:
-                if i == 0 and node.op == "/":
-                    return side.name, False, Call("/", (Num(1.0), other))
-                return side.name, over, other
-            name, below, rest = self._scale(side)
-            if name and rest is not None:
-                args = (rest, right) if i == 0 else (left, rest)
-                return name, below != over, Call(node.op, args)
-        return "", False, None
+        if isinstance(left, Sym) and left.name in self.free:
+            return _Scale(left.name, 1.0, right if node.op == "*" else Call("/", (Num(1.0), right)))
+        if isinstance(right, Sym) and right.name in self.free:
+            return _Scale(right.name, 1.0 if node.op == "*" else -1.0, left)
+        if (inner := self._scale(left)) is not None:
+            return inner._replace(rest=Call(node.op, (inner.rest, right)))
+        if (inner := self._scale(right)) is not None:
+            sign = inner.sign if node.op == "*" else -inner.sign
+            return _Scale(inner.name, sign, Call(node.op, (left, inner.rest)))
+        return None
 
     def distributed(self, node: Node) -> Node:
-        """A (u + k v) -> A u + k' v wherever the law is a sum of products."""
-        terms = []
-        for term, sign in _terms(node):
-            terms.extend((part, sign * s) for part, s in self._expanded(term))
-        return _sum(terms)
+        """A (u + k v) -> A u + k' v in every term of the law."""
+        return _sum([(part, sign * s) for term, sign in _terms(node) for part, s in self._expanded(term)])
 
     def _expanded(self, term: Node) -> list[tuple[Node, float]]:
+        """The terms that a product of a scale and a sum of scaled parts becomes; itself where it is no such product."""
         factors = _factors(term)
-        scale = next((f.name for f, power in factors if power > 0 and isinstance(f, Sym) and f.name in self.params and self._linear(f.name)), "")
+        scale = self._named(factors, self.free | self.positive)
         if not scale:
             return [(term, 1.0)]
         for i, (factor, power) in enumerate(factors):
-            inside = _terms(factor)
-            if power < 0 or len(inside) < 2:
-                continue
-            marked = [(t, s, next((f.name for f, p in _factors(t) if p > 0 and isinstance(f, Sym) and f.name in self.free), "")) for t, s in inside]
-            bare = [m for m in marked if not m[2]]
-            if not bare or len(bare) == len(marked):
+            inside = [(part, sign, self._named(_factors(part), self.free)) for part, sign in _terms(factor)]
+            bare = [(part, sign) for part, sign, name in inside if not name]
+            if power < 0 or not 0 < len(bare) < len(inside):
                 continue
             others = factors[:i] + factors[i + 1 :]
-            without = [f for f in others if f[0] != Sym(scale)]
-            out = [(_product([*others, *_factors(_sum([(t, s) for t, s, _ in bare]))]), 1.0)]
-            for t, s, name in marked:
+            rest = [f for f in others if f[0] != Sym(scale)]
+            out = [(_product([*others, (_sum(bare), 1)]), 1.0)]
+            for part, sign, name in inside:
                 if name:
-                    self._multiply(name, scale)
-                    out.append((_product([*without, *_factors(t)]), s))
+                    self.rules.append(Rule("times", name, Sym(scale)))
+                    self.free.discard(name)
+                    out.append((_product([*rest, *_factors(part)]), sign))
             return out
         return [(term, 1.0)]
 
-    def _linear(self, name: str) -> bool:
-        return name in self.free or name in self.positive
-
-    def _multiply(self, name: str, scale: str) -> None:
-        """k' = k A."""
-        self.rules.append(Rule(name, lambda v: v[name] * v[scale], lambda v: v[name] / np.where(v[scale] == 0, 1e-300, v[scale])))
-        self.free.discard(name)
+    def _named(self, factors: Sequence[tuple[Node, int]], names: Collection[str]) -> str:
+        """The first of `names` that multiplies; "" where none does."""
+        return next((f.name for f, power in factors if power > 0 and isinstance(f, Sym) and f.name in names), "")
 
 
 def _counts(node: Node) -> dict[str, int]:
+    """How often each name occurs."""
     counts: dict[str, int] = {}
     stack = [node]
     while stack:
@@ -194,10 +204,6 @@ def _counts(node: Node) -> dict[str, int]:
     return counts
 
 
-def _symbols(node: Node) -> set[str]:
-    return set(_counts(node))
-
-
 def _terms(node: Node, sign: float = 1.0) -> list[tuple[Node, float]]:
     """The terms of a sum with their signs."""
     if isinstance(node, Call) and node.op in ("+", "-"):
@@ -207,7 +213,7 @@ def _terms(node: Node, sign: float = 1.0) -> list[tuple[Node, float]]:
     return [(node, sign)]
 
 
-def _sum(terms: list[tuple[Node, float]]) -> Node:
+def _sum(terms: Sequence[tuple[Node, float]]) -> Node:
     node, sign = terms[0]
     out = node if sign > 0 else Call("neg", (node,))
     for term, s in terms[1:]:
@@ -224,16 +230,14 @@ def _factors(node: Node, power: int = 1) -> list[tuple[Node, int]]:
     return [(node, power)]
 
 
-def _product(factors: list[tuple[Node, int]]) -> Node:
-    out: Node | None = None
-    for factor, power in sorted(factors, key=lambda f: -f[1]):
-        if factor == Num(1.0):
-            continue
-        if out is None:
-            out = factor if power > 0 else Call("/", (Num(1.0), factor))
-        else:
-            out = Call("*" if power > 0 else "/", (out, factor))
-    return Num(1.0) if out is None else out
+def _product(factors: Sequence[tuple[Node, int]]) -> Node:
+    above = [f for f, power in factors if power > 0 and f != Num(1.0)]
+    out: Node = above[0] if above else Num(1.0)
+    for factor in above[1:]:
+        out = Call("*", (out, factor))
+    for factor in [f for f, power in factors if power < 0]:
+        out = Call("/", (out, factor))
+    return out
 
 
 def _value(node: Node, values: Values) -> FloatArray:
@@ -243,5 +247,12 @@ def _value(node: Node, values: Values) -> FloatArray:
     if isinstance(node, Sym):
         return values[node.name]
     law = from_tree(node, ())
-    theta = np.stack(np.broadcast_arrays(*[values[name] for name in law.params]), axis=-1)
-    return law.evaluate({}, theta)[..., 0]
+    return law.evaluate({}, np.stack([values[name] for name in law.params], axis=-1))[..., 0]
+
+
+def _tamed(values: FloatArray) -> FloatArray:
+    return np.minimum(np.maximum(values, -LARGEST), LARGEST)
+
+
+def _stacked(values: Values, law: Law, theta: FloatArray) -> FloatArray:
+    return np.stack([values[name] for name in law.params], axis=-1) if law.params else theta

@@ -7,7 +7,7 @@ exponents are drawn about zero, multipliers inside exp, tanh or sigmoid about on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ ROWS = 16
 
 EXPONENT = 1.5
 SMALL_EXPONENT = 0.6
+STRATA = 64
+"""Sets of stratified numbers drawn at once for a walk."""
+
 SPREAD = 3.0
 """Sizes are log-uniform within e^-SPREAD .. e^SPREAD of what fits."""
 
@@ -30,7 +33,7 @@ MOST_REDUCED = 12
 POSITIVE = 0.1
 """Chance of a negative parameter where the part should stay positive: in the base of a power, in a logarithm."""
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "exp": np.exp,
     "log": np.log,
     "log2": np.log2,
@@ -41,7 +44,7 @@ FUNCTIONS = {
     "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
     "neg": np.negative,
 }
-OPERATORS = {
+OPERATORS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
@@ -94,7 +97,7 @@ class Kind:
 
 
 def reduced(theta: FloatArray, moving: IntArray, limits: Limits) -> list[Kind]:
-    """Points of the laws that the law contains: each nonlinear parameter at 0 and at 1, the others from (G, M, P) `theta`.
+    """Points of the laws a law contains: each nonlinear parameter at 0 and at 1, the others from `theta` (G, M, P).
 
     What bounds exclude is left out.
     """
@@ -127,16 +130,19 @@ class _Walk:
         self.params = frozenset(law.params)
         self.count = count
         self.members = len(next(iter(columns.values()))) if columns else count
-        self.rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
+        grid = rng.permuted(np.tile(np.arange(count), (STRATA, 1)), axis=1)
+        self.strata = np.tile((grid + rng.random(grid.shape)) / count, self.members // count)
+        self.used = 0
         self.drawn: dict[str, FloatArray] = {}
 
     def uniform(self) -> FloatArray:
         """(B,) numbers in (0, 1), stratified over the draws, the same in every problem."""
-        u = (self.rng.permutation(self.count) + self.rng.random(self.count)) / self.count
-        return np.tile(u, self.members // self.count)
+        self.used += 1
+        return np.asarray(self.strata[(self.used - 1) % STRATA])
 
     def scale(self, values: FloatArray) -> FloatArray:
-        """(B,) a magnitude of (B, m) values: their geometric mean in half of the draws, that of one row in the others."""
+        """(B,) a magnitude of (B, m) values: their geometric mean in half of the draws, one row's in the others."""
         size = _size(values)
         row = (self.uniform() * values.shape[-1]).astype(np.int64)
         one = np.abs(np.broadcast_to(values, (self.members, values.shape[-1]))[np.arange(self.members), row])
@@ -148,7 +154,7 @@ class _Walk:
         return sign * size * np.exp(SPREAD * (2.0 * self.uniform() - 1.0))
 
     def value(self, node: Node, want: FloatArray | None, negative: float) -> FloatArray:
-        """(B, m) values of a part, drawing its parameters so that it is about `want` (B,) in size where that is given."""
+        """(B, m) values of a part, whose parameters are drawn so that its size is about `want` (B,), where given."""
         if isinstance(node, Num):
             return np.array([[node.value]])
         if isinstance(node, Sym):
@@ -170,7 +176,7 @@ class _Walk:
 
     def _sum(self, node: Call, want: FloatArray | None, negative: float) -> FloatArray:
         """Parts of known size first; the others are drawn about the size of what they are added to."""
-        values: list[FloatArray | None] = [None] * len(node.args)
+        values: dict[int, FloatArray] = {}
         known: FloatArray | None = None
         order = sorted(range(len(node.args)), key=lambda i: (self._scalable(node.args[i]), self._bare(node.args[i])))
         for i in order:
@@ -183,9 +189,9 @@ class _Walk:
             values[i] = self.value(arg, None if part is None else np.broadcast_to(part, (self.members,)), chance)
             known = values[i]
         result = values[0]
-        for v in values[1:]:
-            result = OPERATORS[node.op](result, v)
-        return np.asarray(result)
+        for i in range(1, len(node.args)):
+            result = OPERATORS[node.op](result, values[i])
+        return result
 
     def _location(self, node: Node, known: FloatArray) -> FloatArray:
         """A parameter that is compared with (subtracted from, or bounds) `known`: one of its values."""

@@ -1,8 +1,8 @@
 """Least squares of a law for a batch of problems, with the parameters that enter linearly eliminated.
 
-Variable projection (Golub & Pereyra 1973) with Kaufman's (1975) Jacobian: at given nonlinear parameters the linear ones are
-a small least-squares problem, solved for every member of the batch at once. Arrays are (B,) members, (B, P) parameters,
-(B, n) rows.
+Variable projection (Golub & Pereyra 1973) with Kaufman's (1975) Jacobian: at given nonlinear parameters the linear ones
+are a small least-squares problem, solved for every member of the batch at once. Arrays are (B,) members, (B, P)
+parameters, (B, n) rows.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FLAT = 1e-10
 """Share of a column's norm below which what is left of it outside the linear columns is rounding noise."""
 
 MATMUL_WORK, MATMUL_SIZE = 200_000, 8192
-"""Products with more multiplications, or longer factors, are summed block by block, so that BLAS never splits one between
-threads (OpenBLAS does above 262,144 and 9,216) and the bits do not depend on how many there are."""
+"""Products with more multiplications, or longer factors, are summed block by block, so that BLAS never splits one
+between threads (OpenBLAS does above 262,144 and 9,216) and the bits do not depend on how many there are."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _terms(node: Node, linear: frozenset[str], nonlinear: frozenset[str]) -> dic
         return {k: frozenset().union(*(p[k] for p in parts if k in p)) for k in keys}
     everything: frozenset[str] = frozenset().union(*(inside for p in parts for inside in p.values()))
     named = [k for p in parts for k in p if k]
-    return {k: everything for k in named} if named else {"": everything}
+    return dict.fromkeys(named, everything) if named else {"": everything}
 
 
 @dataclass(frozen=True)
@@ -183,10 +183,10 @@ class Projected:
         if not self.split.offset:
             return self.bound.data.y
         if self.split.home is None:  # the residuals come from a second evaluation; here rounding does not matter
-            return self.bound.data.y - value + np.sum(jacobian[:, self.split.linear], axis=1)
+            return np.asarray(self.bound.data.y - value + np.sum(jacobian[:, self.split.linear], axis=1))
         bare = theta.copy()
         bare[:, self.split.linear] = 0.0
-        return self.bound.data.y - self.bound.program(bare)
+        return np.asarray(self.bound.data.y - self.bound.program(bare))
 
     def _solve(self, gram: FloatArray, moment: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Linear parameters (B, K) and the inverse Gram matrix of the free ones (B, K, K), zero elsewhere.
@@ -229,7 +229,7 @@ def _inverse(gram: FloatArray, free: BoolArray | None = None) -> FloatArray:
         use = np.isfinite(scale) if free is None else free & np.isfinite(scale)
         scale, ridge = np.where(use, scale, 0.0), np.where(use, RIDGE, 1.0)
     outer = scale[:, :, None] * scale[:, None, :]
-    scaled = gram * outer
+    scaled = np.ascontiguousarray(gram * outer)
     if not np.isfinite(np.sum(scaled)):
         scaled = np.where(np.isfinite(scaled), scaled, 0.0)
     diagonal(scaled)[...] += ridge

@@ -228,7 +228,8 @@ def test_gates_are_normalised_over_the_chosen_experts() -> None:
     x = torch.randn(5, 16)
     first = train_model.dispatch(torch.zeros(5, 1, dtype=torch.long), torch.tensor([5, 0, 0, 0]))
     alone = train_model.expert_ffn(x, torch.ones(5, 1), layer.w_in, layer.w_out, first, True)
-    torch.testing.assert_close(layer(x)[0], layer.scale * alone, rtol=1e-4, atol=1e-4)  # equal experts: the gates sum to the scale
+    # all experts are equal, so their gated sum is one of them times the sum of the gates
+    torch.testing.assert_close(layer(x)[0], layer.scale * alone, rtol=1e-4, atol=1e-4)
 
 
 # ---- runs ----
@@ -260,7 +261,7 @@ def test_replicas_agree_and_another_seed_does_not(corpus: str, tmp_path: Path) -
 
 
 def test_a_run_killed_in_mid_segment_resumes_to_the_same_bits(corpus: str, tmp_path: Path) -> None:
-    base = {**MIXED, "corpus": corpus, "steps": 200, "segments": 10, "report_every": 5}
+    base = {**MIXED, "corpus": corpus, "steps": 120, "segments": 8, "report_every": 5}
     whole = run({**base, "out": str(tmp_path / "whole")})
     broken = {**base, "out": str(tmp_path / "broken")}
     process = subprocess.Popen(command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
@@ -276,7 +277,7 @@ def test_a_run_killed_in_mid_segment_resumes_to_the_same_bits(corpus: str, tmp_p
     assert process.wait() == -signal.SIGKILL
     after = run(broken)
     resumed = next(x["step"] for x in after if x["event"] == "resume")
-    assert 40 <= resumed < 200
+    assert 45 <= resumed < 120
     assert timeless(after)[2:] == [line for line in timeless(whole) if line.get("step", 0) > resumed]
     models = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "broken")]
     assert models[0] == models[1]
@@ -483,9 +484,9 @@ def test_a_job_starts_at_once_is_followed_and_is_not_run_twice(jobs: Path, corpu
 
 
 def test_a_cancelled_job_is_found_by_another_server_and_resumed_to_the_same_digest(jobs: Path, corpus: str) -> None:
-    c = {**TINY, "corpus": corpus, "steps": 1500, "segments": 50, "report_every": 10}
+    c = {**TINY, "corpus": corpus, "steps": 500, "segments": 50, "report_every": 5}
     job = ask("start", {"config": c, "name": "long"})["job"]
-    while ask("status", {"job": job})["step"] < 100:
+    while ask("status", {"job": job})["step"] < 40:
         time.sleep(0.02)
     assert ask("cancel", {"job": job})["state"] == "cancelled"
     assert elsewhere(jobs, "status", {"job": "long"})["state"] == "cancelled"
@@ -522,7 +523,7 @@ def test_a_third_job_waits_its_turn(jobs: Path, corpus: str) -> None:
 def test_sealed_budgets_are_refused_but_to_the_holder_of_the_key(
     jobs: Path, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "task.toml").write_text("sealed_flops = 1e8\n")
+    (tmp_path / "task.toml").write_text("[data]\nsealed_flops = 1e8\n")
     c = {**TINY, "corpus": corpus, "steps": 0, "flops": 1e8}
     for key in ({}, {"sealed_key": ""}, {"sealed_key": "guess"}):
         assert "sealed hold-out" in refusal("start", {"config": c, "task": str(tmp_path), **key})

@@ -155,7 +155,8 @@ def _parse(formula: str, data: str) -> Law:
 
 
 def _options(judge: selection.Problem, effort: str, seed: int) -> FitOptions:
-    return selection.fit_options(judge.task, STARTS[effort], seed)
+    make = selection.search_options if effort == "search" else selection.fit_options
+    return make(judge.task, STARTS[effort], seed)
 
 
 def _problem(data: str) -> selection.Problem:

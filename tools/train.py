@@ -227,7 +227,7 @@ def _refuse_sealed(task: str | None, flops: float, key: str | None) -> None:
     if task is None:
         return
     opened = os.environ.get(SEALED_KEY)
-    limit = tomllib.loads(_task_file(task, "task.toml").read_text(encoding="utf-8")).get("sealed_flops")
+    limit = tomllib.loads(_task_file(task, "task.toml").read_text(encoding="utf-8")).get("data", {}).get("sealed_flops")
     if limit is not None and flops >= limit and not (opened and key == opened):
         raise ToolError(f"{flops:.4g} FLOPs is in the sealed hold-out of {task}: ask for less than {limit:.4g}")
 

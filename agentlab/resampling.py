@@ -1,0 +1,67 @@
+"""How far fitted parameters can be trusted: intervals by refitting training runs drawn again with replacement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agentlab.descent import descend
+from agentlab.fits import Fit, FitOptions, GroupFit, Sample
+from agentlab.law import Law
+from agentlab.objective import Direct
+from agentlab.search import limits_of
+from agentlab.types import FloatArray, IntArray, Rows
+from agentlab.varpro import Bound, Data
+
+VALUES = 4_000_000
+"""Values (draws x rows x parameters) that are in memory at once."""
+
+TOLERANCE = 1e-7
+"""Relative gain below which one draw is fitted: far below the spread between draws."""
+
+
+def bootstrap(
+    law: Law, rows: Rows, groupfit: GroupFit, *, draws: int = 500, seed: int = 0, options: FitOptions | None = None
+) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+    """90% percentile intervals by group, target and parameter (Efron 1979), training runs resampled with replacement.
+
+    Rows of one run stay together (`rows.run`); every draw starts at the fitted parameters. An interval is (nan, nan)
+    where the fit failed, and (-inf, inf) where fewer than half of the draws could be fitted.
+    """
+    options = options or FitOptions()
+    nested: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+    for order, ((group, target), one) in enumerate(groupfit.fits.items()):
+        mine = rows.group == group
+        sample = Sample({n: rows.columns[n][mine] for n in law.used}, rows.targets[target][mine], rows.weight[mine])
+        counts = _resample(rows.run[mine], draws, np.random.default_rng([seed, order]))
+        limits = _intervals(law, sample, one, counts, options)
+        nested.setdefault(group, {})[target] = dict(zip(law.params, limits, strict=True))
+    return nested
+
+
+def _resample(run: IntArray, draws: int, rng: np.random.Generator) -> FloatArray:
+    """(draws, n) how often each row is in each draw."""
+    _, which = np.unique(run, return_inverse=True)
+    total = int(which.max()) + 1
+    return rng.multinomial(total, np.full(total, 1.0 / total), size=draws)[:, which].astype(np.float64)
+
+
+def _intervals(
+    law: Law, sample: Sample, one: Fit, counts: FloatArray, options: FitOptions
+) -> list[tuple[float, float]]:
+    if not one.ok:
+        return [(float("nan"), float("nan"))] * law.n_params
+    draws, n = counts.shape
+    limits, found = limits_of(law, options.bounds), []
+    step = max(1, VALUES // (n * (law.n_params + 4)))
+    for i in range(0, draws, step):
+        part = counts[i : i + step] * sample.weight
+        data = Data(sample.columns, np.broadcast_to(sample.y, part.shape), part)
+        delta = np.full(len(part), one.delta)
+        system = Direct.bind(Bound(law, data), options.residual == "log", options.robust, delta)
+        theta = np.tile(one.params, (len(part), 1))
+        found.append(descend(system, system.at(theta), limits, steps=options.max_steps, tolerance=TOLERANCE))
+    theta = np.concatenate([f.theta for f in found])
+    theta = theta[np.isfinite(np.concatenate([f.cost for f in found]))]
+    if 2 * len(theta) < draws:
+        return [(-np.inf, np.inf)] * law.n_params
+    return [(float(a), float(b)) for a, b in np.percentile(theta, [5.0, 95.0], axis=0).T]
