@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import pkgutil
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -13,7 +13,11 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError
 
 if TYPE_CHECKING:
-    from agentlab.discover import Progress
+    from agentlab.run_rows import Intake
+    from agentlab.types import RunConfig
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(
     help="Discover scaling laws that extrapolate.",
@@ -104,15 +108,16 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
         print(summary(result))
 
 
-def _dry_run(taken: Any, config: Any) -> None:
-    from agentlab.discover import DEFAULT_CANDIDATES
+def _dry_run(taken: Intake, config: RunConfig) -> None:
+    from agentlab.types import DEFAULT_CANDIDATES
 
     task, rows = taken.task, taken.rows
     hidden = len(taken.holdout) if taken.holdout is not None else "the task's own" if task.holdout_file else "none"
     print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
     for note in taken.notes:
         print(note)
-    print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}; scale {task.scale}; residual {task.residual}")
+    print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}")
+    print(f"scale {task.scale}; residual {task.residual}; loss of the fits {task.robust}")
     print(f"up to {config.budget.candidates or DEFAULT_CANDIDATES} candidates of at most {task.max_params} parameters")
     print("nothing was run; leave --dry-run out to start")
 
@@ -144,7 +149,14 @@ def fit(
     intervals = bootstrap(formula, rows, found, draws=200, seed=config.seed, options=options)
     figures = {"formula": formula.text, "latex": formula.latex(), "key": formula.key, "n_params": formula.n_params}
     quality = [
-        {"group": g, "target": t, "n": f.n, "residual_scale": f.sigma, "converged": f.converged, "condition": f.condition}
+        {
+            "group": g,
+            "target": t,
+            "n": f.n,
+            "residual_scale": f.sigma,
+            "converged": f.converged,
+            "condition": f.condition,
+        }
         for (g, t), f in found.fits.items()
     ]
     answer = figures | {"params": rounded(found), "intervals": intervals, "fits": quality}
@@ -169,7 +181,9 @@ def predict(
 
 
 @app.command()
-def tasks(words: Annotated[list[str] | None, typer.Argument(metavar="[show NAME]")] = None, as_json: Json = False) -> None:
+def tasks(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[show NAME]")] = None, as_json: Json = False
+) -> None:
     """List the tasks, or show one: agentlab tasks show NAME."""
     from agentlab.catalog import load_task, task_names
     from agentlab.display import task_page
@@ -199,7 +213,11 @@ def runs_list(out: str = "runs", as_json: Json = False) -> None:
         return
     for row in rows:
         print(f"{row['run']:32s} {row['state']:12s} {row['evaluated']:>6} candidates  {row['formula']}")
-    print(f"\nnext: agentlab runs show {rows[-1]['run']}" if rows else "no runs yet; next: agentlab discover task=moe_leverage")
+    print(
+        f"\nnext: agentlab runs show {rows[-1]['run']}"
+        if rows
+        else "no runs yet; next: agentlab discover task=moe_leverage"
+    )
 
 
 @runs_app.command("show")

@@ -21,7 +21,9 @@ from typing import Any, TypedDict
 
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
+
 from agentlab import selection
 from agentlab.archive import Archive
 from agentlab.proposers import Proposer
@@ -96,7 +98,9 @@ class Search:
     @property
     def limit(self) -> int | None:
         """Candidates at which the run stops: the budget's, or the default where no budget of any kind is set."""
-        if self.budget.candidates is None and all(getattr(self.budget, f.name) is None for f in dataclasses.fields(Budget)):
+        if self.budget.candidates is None and all(
+            getattr(self.budget, f.name) is None for f in dataclasses.fields(Budget)
+        ):
             return DEFAULT_CANDIDATES
         return self.budget.candidates
 
@@ -106,11 +110,11 @@ class Search:
         return max(self.window // 2, 1)
 
 
-async def ask(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
+async def ask(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     """Propose the next block from the entries that are committed now."""
     search = runtime.context
-    start = cursor["asked"]
-    if cursor["stop"] or start == search.limit:
+    start = state["asked"]
+    if state["stop"] or start == search.limit:
         return {}
     end = (start // search.half + 1) * search.half
     if search.limit is not None:
@@ -137,30 +141,30 @@ def _block_at(search: Search, start: int) -> Block:
     return block
 
 
-async def approve(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
+async def approve(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     """Stop asking where a budget is reached or a person asked to; what was asked before is still carried out."""
     search = runtime.context
-    if cursor["stop"]:
+    if state["stop"]:
         return {}
     if search.interrupted:
         return {"stop": "interrupted"}
-    if search.limit is not None and cursor["asked"] >= search.limit:
+    if search.limit is not None and state["asked"] >= search.limit:
         return {"stop": "candidates"}
     if search.budget.seconds is not None and time.monotonic() - search.started >= search.budget.seconds:
         return {"stop": "seconds"}
     return {}
 
 
-async def call(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
+async def call(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     """Start the newest block's tool calls, then wait for the oldest block when two are under way or none follows."""
     search = runtime.context
     for block in search.blocks:
         if block.calls is None:
             block.calls = asyncio.create_task(_evaluate(search, block))
-    if search.blocks and (len(search.blocks) > 1 or cursor["stop"]):
+    if search.blocks and (len(search.blocks) > 1 or state["stop"]):
         oldest = search.blocks[0]
-        assert oldest.calls is not None
-        oldest.outcomes = await oldest.calls
+        if oldest.calls is not None:
+            oldest.outcomes = await oldest.calls
     return {}
 
 
@@ -169,10 +173,8 @@ async def _evaluate(search: Search, block: Block) -> list[Outcome]:
     todo = [p.formula for p in block.proposals[len(block.outcomes) :] if p.formula]
     gate = None if math.isinf(block.gate) else block.gate
     fresh = iter(await judge(search, todo, "search", gate))
-    done = list(block.outcomes)
-    for proposal in block.proposals[len(done) :]:
-        done.append(next(fresh) if proposal.formula else NOTHING_NEW)
-    return done
+    waiting = block.proposals[len(block.outcomes) :]
+    return [*block.outcomes, *(next(fresh) if p.formula else NOTHING_NEW for p in waiting)]
 
 
 async def judge(search: Search, formulas: Sequence[str], effort: str, gate: float | None) -> list[Outcome]:
@@ -183,10 +185,14 @@ async def judge(search: Search, formulas: Sequence[str], effort: str, gate: floa
     return [read_outcome(o) for answer in answers for o in answer["outcomes"]]
 
 
-async def record(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
+async def record(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     """Commit the oldest block once its outcomes are there: trace first, then the archive."""
     search = runtime.context
-    if not search.blocks or len(search.blocks[0].outcomes) < len(search.blocks[0].proposals) or not search.blocks[0].calls:
+    if (
+        not search.blocks
+        or len(search.blocks[0].outcomes) < len(search.blocks[0].proposals)
+        or not search.blocks[0].calls
+    ):
         return {}
     if not search.blocks[0].calls.done():
         return {}
@@ -196,7 +202,7 @@ async def record(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
     for entry in entries:
         search.archive.add(entry)
     _note_time(search, block.start + len(entries))
-    _tell(search, cursor["asked"], "search")
+    _tell(search, state["asked"], "search")
     return {"committed": block.start + len(entries)}
 
 
@@ -213,26 +219,33 @@ def _tell(search: Search, asked: int, phase: str) -> None:
     get_stream_writer()(Progress(asked, len(archive), search.limit, archive.best(), rejected, seconds, phase))
 
 
-def decide(cursor: Cursor, runtime: Runtime[Search]) -> str:
+def decide(state: Cursor, runtime: Runtime[Search]) -> str:
     """Go on asking, or finish when everything asked is committed."""
-    return "finish" if cursor["stop"] and not runtime.context.blocks else "ask"
+    return "finish" if state["stop"] and not runtime.context.blocks else "ask"
 
 
-async def finish(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
+async def finish(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     """Judge the best candidates again in earnest, believe one, and record it with its intervals."""
     search = runtime.context
-    _tell(search, cursor["asked"], "finalists")
+    _tell(search, state["asked"], "finalists")
     best = search.archive.top(FINALISTS)
     outcomes = await judge(search, [e.proposal.formula for e in best], "final", None)
     position = selection.choose(outcomes)
-    records: list[Record] = [{"kind": "stop", "reason": cursor["stop"], "asked": cursor["asked"]}]
+    records: list[Record] = [{"kind": "stop", "reason": state["stop"], "asked": state["asked"]}]
     for entry, outcome in zip(best, outcomes, strict=True):
-        records.append({"kind": "finalist", "entry": entry.id, "formula": entry.proposal.formula} | outcome_record(outcome))
+        records.append(
+            {"kind": "finalist", "entry": entry.id, "formula": entry.proposal.formula} | outcome_record(outcome)
+        )
     if position is not None:
         formula, outcome = best[position].proposal.formula, outcomes[position]
         arguments = {"data": str(search.folder), "formula": formula, "seed": search.seed}
         found = await search.toolbox.call("fit.refit", arguments)
-        law: Record = {"kind": "law", "entry": best[position].id, "formula": formula, "key": best[position].proposal.key}
+        law: Record = {
+            "kind": "law",
+            "entry": best[position].id,
+            "formula": formula,
+            "key": best[position].proposal.key,
+        }
         records.append(law | outcome_record(outcome) | {"params": found["params"], "intervals": found["intervals"]})
     else:
         records.append({"kind": "law", "entry": None})
@@ -240,11 +253,14 @@ async def finish(cursor: Cursor, runtime: Runtime[Search]) -> dict[str, Any]:
     return {}
 
 
-def build() -> Any:
+def build() -> CompiledStateGraph[Cursor, Search, Cursor, Cursor]:
     """The compiled graph."""
     graph = StateGraph(Cursor, context_schema=Search)
-    for node in (ask, approve, call, record, finish):
-        graph.add_node(node.__name__, node)
+    graph.add_node("ask", ask)
+    graph.add_node("approve", approve)
+    graph.add_node("call", call)
+    graph.add_node("record", record)
+    graph.add_node("finish", finish)
     for here, there in ((START, "ask"), ("ask", "approve"), ("approve", "call"), ("call", "record"), ("finish", END)):
         graph.add_edge(here, there)
     graph.add_conditional_edges("record", decide, ["ask", "finish"])
@@ -259,7 +275,8 @@ async def run(search: Search) -> AsyncIterator[Progress]:
     steps = 50 + 12 * ((search.limit or 1_000_000) // search.half + 4)
     stream = build().astream(cursor, {"recursion_limit": steps}, context=search, stream_mode="custom")
     async for progress in stream:
-        yield progress
+        if isinstance(progress, Progress):
+            yield progress
 
 
 def restore(search: Search) -> Cursor | None:

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from agentlab.types import Task
 
 if TYPE_CHECKING:
@@ -28,10 +32,6 @@ def watch(folder: Path, *, plain: bool) -> Iterator[Callable[[Progress], None]]:
     if plain:
         yield _plain_teller()
         return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
     with Live(Text(f"{folder}: starting the tool servers ..."), console=Console(), refresh_per_second=8) as live:
         yield lambda progress: live.update(Text(_line(progress)))
 
@@ -42,7 +42,8 @@ def _plain_teller() -> Callable[[Progress], None]:
     def tell(progress: Progress) -> None:
         if time.monotonic() - last[0] >= PLAIN_EVERY or progress.phase != "search":
             last[0] = time.monotonic()
-            print(_line(progress).replace("\n", "   "), file=sys.stderr, flush=True)
+            sys.stderr.write(_line(progress).replace("\n", "   ") + "\n")
+            sys.stderr.flush()
 
     return tell
 
@@ -56,20 +57,25 @@ def _line(progress: Progress) -> str:
     if progress.best is None or progress.best.outcome.dev is None:
         return f"{what}\nno law yet"
     dev = progress.best.outcome.dev
-    return f"{what}\nbest so far: {progress.best.proposal.formula}   (inner extrapolation: error {dev.are:.2%}, R2 {dev.r2:.4f})"
+    quality = f"inner extrapolation: error {dev.are:.2%}, R2 {dev.r2:.4f}"
+    return f"{what}\nbest so far: {progress.best.proposal.formula}   ({quality})"
 
 
 def summary(result: Mapping[str, Any]) -> str:
     """A run's result as a page: the law, its parameters with intervals, its errors beside the published law's."""
     law, score = result["law"], result["score"]
-    lines = [f"law       {law['formula']}", f"          {law['n_params']} parameters; entry {law['entry']} of {result['dir']}/trace.jsonl", ""]
+    lines = [
+        f"law       {law['formula']}",
+        f"          {law['n_params']} parameters; entry {law['entry']} of {result['dir']}/trace.jsonl",
+        "",
+    ]
     lines += _parameters(law["params"], law["intervals"])
     lines += ["", f"{'errors':34s} {'R2':>8s} {'MAE':>9s} {'ARE':>8s} {'rows':>6s}"]
     for title, key in _SCORES:
         if score.get(key) is not None:
             lines.append(_score_line(title, score[key]))
     if score.get("holdout") is None:
-        lines.append("no hold-out: give one with holdout=FILE.csv or holdout=\"expression\"")
+        lines.append('no hold-out: give one with holdout=FILE.csv or holdout="expression"')
     counts = result["counts"]
     reasons = ", ".join(f"{v} {k}" for k, v in counts["rejected"].items()) or "none"
     lines += ["", f"tried     {counts['evaluated']} candidates kept; rejected: {reasons}"]
@@ -107,16 +113,19 @@ def _parameters(params: Mapping[str, Any], intervals: Mapping[str, Any]) -> list
 
 def fitted(answer: Mapping[str, Any]) -> str:
     """The page of `agentlab fit`."""
-    lines = [f"law       {answer['formula']}", ""] + _parameters(answer["params"], answer["intervals"]) + [""]
-    for f in answer["fits"][:SHOWN_GROUPS]:
-        lines.append(
-            f"{f['group']} / {f['target']}: {f['n']} rows, residual scale {f['residual_scale']:.4g}, "
-            f"{f['converged']:.0%} of the starts at the best, condition {f['condition']:.3g}"
-        )
+    lines = [f"law       {answer['formula']}", "", *_parameters(answer["params"], answer["intervals"]), ""]
+    lines += [_fit_line(f) for f in answer["fits"][:SHOWN_GROUPS]]
     weak = [f for f in answer["fits"] if f["condition"] > POORLY_IDENTIFIED]
     if weak:
-        lines.append(f"{len(weak)} fit(s) with a condition number above {POORLY_IDENTIFIED:.0e}: parameters are poorly identified")
+        lines.append(f"{len(weak)} fit(s) with a condition number above {POORLY_IDENTIFIED:.0e}: poorly identified")
     return "\n".join(lines)
+
+
+def _fit_line(f: Mapping[str, Any]) -> str:
+    return (
+        f"{f['group']} / {f['target']}: {f['n']} rows, residual scale {f['residual_scale']:.4g}, "
+        f"{f['converged']:.0%} of the starts at the best, condition {f['condition']:.3g}"
+    )
 
 
 POORLY_IDENTIFIED = 1e5
@@ -141,7 +150,9 @@ def task_page(task: Task, *, as_json: bool) -> str:
     page: dict[str, Any] = {
         "name": task.name,
         "title": task.title,
-        "features": {v.name: {"unit": v.unit, "description": v.description, "monotone": v.monotone} for v in task.features},
+        "features": {
+            v.name: {"unit": v.unit, "description": v.description, "monotone": v.monotone} for v in task.features
+        },
         "targets": list(task.targets),
         "group": task.group,
         "scale": task.scale,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agentlab.law_ops import Scratch, Value, backward, forward
 from agentlab.errors import nearest
+from agentlab.law_ops import Scratch, Value, backward, forward
 from agentlab.law_tree import LawError, Node, Num, Sym, clip, text_of
 from agentlab.types import FloatArray
 

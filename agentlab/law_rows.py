@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agentlab.errors import nearest
 from agentlab.law_parse import guarded, name_of, node_of, syntax, tree_of, unreadable
 from agentlab.law_program import Program, check_constants, tape_of
-from agentlab.errors import nearest
 from agentlab.law_tree import MAX_DEPTH, LawError, Node, Sym, checked, clip, walk
 from agentlab.types import BoolArray, FloatArray
 

@@ -44,6 +44,8 @@ def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
         answer[task.group] = group.tolist()
     for name in np.unique(group):
         if str(name) not in found["params"]:
-            raise UsageError(f"{path}: group {str(name)!r} was not in the run; {nearest(str(name), list(found['params']))}")
+            raise UsageError(
+                f"{path}: group {str(name)!r} was not in the run; {nearest(str(name), list(found['params']))}"
+            )
     predicted = law.predict(columns, group, found["params"])
     return {"formula": found["formula"], "columns": answer | {t: predicted[t].tolist() for t in task.targets}}

@@ -94,7 +94,7 @@ def carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
     if not any(r["kind"] == "law" for r in records):
         if (folder / TRACE).exists():
             rewind(folder / TRACE)
-        asyncio.run(_search(folder, watch))
+        asyncio.run(_search(folder.resolve(), watch))
         records = list(read(folder / TRACE))
     law = next(r for r in records if r["kind"] == "law")
     if law["entry"] is not None and not any(r["kind"] == "holdout" for r in records):
@@ -113,10 +113,12 @@ async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
     async with Toolbox(servers) as toolbox:
         with Trace(folder / TRACE) as trace:
             if trace.empty:
-                settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE and v is not None}
+                settings = {
+                    k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE and v is not None
+                }
                 trace.append([{"kind": "run", "schema": SCHEMA, "task": task.name, "rows": len(rows)} | settings])
             search = Search(
-                folder=folder.resolve(),
+                folder=folder,
                 rows=len(rows) * len(task.targets),
                 seed=config.seed,
                 window=config.window,
@@ -197,7 +199,7 @@ def _seconds(folder: Path) -> float:
     times = [r["seconds"] for r in read(folder / "timing.jsonl")] if (folder / "timing.jsonl").exists() else []
     # A resumed run starts its clock anew: the parts add up where the clock falls back.
     ends = [a for a, b in zip(times, [*times[1:], -1.0], strict=True) if b < a]
-    return round(sum(ends), 3)
+    return round(float(sum(ends)), 3)
 
 
 def _verdict(law: Record, holdout: Record) -> str:
@@ -236,4 +238,3 @@ def status(folder: Path) -> dict[str, Any]:
         "evaluated": sum(r["kind"] == "entry" for r in records),
         "formula": (law or {}).get("formula", ""),
     }
-

@@ -134,7 +134,9 @@ def estimate_noise(task: Task, rows: Rows, target: str) -> float:
     """
     y = np.log(rows.targets[target]) if task.residual == "log" else rows.targets[target]
     x = np.column_stack([_scaled(task, rows, name) for name in task.names])
-    _, cell = np.unique(np.column_stack([x, np.unique(rows.group, return_inverse=True)[1]]), axis=0, return_inverse=True)
+    _, cell = np.unique(
+        np.column_stack([x, np.unique(rows.group, return_inverse=True)[1]]), axis=0, return_inverse=True
+    )
     counts = np.bincount(cell)
     freedom = int(np.sum(counts - 1))
     floor = 1e-9 * max(float(np.std(y)), 1e-12)
@@ -180,14 +182,19 @@ def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     for j, variable in enumerate(task.features):
         column = rows.columns[variable.name]
         log = variable.log and float(column.min()) > 0
-        low, high = variable.box or (float(column.min()) * (0.5 if log else 1.0), float(column.max()) * (10.0 if log else 1.0))
+        low, high = variable.box or (
+            float(column.min()) * (0.5 if log else 1.0),
+            float(column.max()) * (10.0 if log else 1.0),
+        )
         u = unit[:, j]
-        points[variable.name] = np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
+        points[variable.name] = (
+            np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
+        )
     return points
 
 
 def _spread(n: int, d: int) -> FloatArray:
-    """n points (n, d) spread evenly over the unit cube: a Kronecker sequence on the powers of the root of x^(d+1) = x + 1."""
+    """Points (n, d) spread evenly over the unit cube: a Kronecker sequence on powers of the root of x^(d+1) = x + 1."""
     root = 2.0
     for _ in range(64):
         root = (1.0 + root) ** (1.0 / (d + 1))
@@ -243,7 +250,9 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
     return _judge_cuts(law, judge, options, fit, outcome, final=final)
 
 
-def _judge_cuts(law: Law, judge: Problem, options: FitOptions, fit: GroupFit, outcome: Outcome, *, final: bool) -> Outcome:
+def _judge_cuts(
+    law: Law, judge: Problem, options: FitOptions, fit: GroupFit, outcome: Outcome, *, final: bool
+) -> Outcome:
     rows, errors, dev = judge.rows, [], []
     cuts = judge.final_cuts if final else judge.cuts
     refit = options if final else replace(options, starts=4)
@@ -287,9 +296,12 @@ def _huber(residual: FloatArray, delta: float) -> FloatArray:
 
 
 def _pool(parts: Sequence[tuple[Rows, dict[str, FloatArray]]], targets: Sequence[str]) -> Score:
-    return pooled({
-        t: (np.concatenate([r.targets[t] for r, _ in parts]), np.concatenate([p[t] for _, p in parts])) for t in targets
-    })
+    return pooled(
+        {
+            t: (np.concatenate([r.targets[t] for r, _ in parts]), np.concatenate([p[t] for _, p in parts]))
+            for t in targets
+        }
+    )
 
 
 def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agentlab.errors import nearest
 from agentlab.csv_columns import Columns
 from agentlab.csv_header import TableError, number_of
+from agentlab.errors import nearest
 from agentlab.law import LawError, column_expression, rows_where
 from agentlab.types import ALL, BoolArray, FloatArray, IntArray, Rows, StrArray, Task
 

@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from agentlab.catalog import find_server, server_names
 from agentlab.types import BackendError, EvaluationError
 
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """One thread a server: as many servers as cores compute side by side, and sums do not depend on the machine."""
 
 _KEEP = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "AGENTLAB_DATA", "AGENTLAB_JOBS")
@@ -49,7 +49,7 @@ class Toolbox:
         for spec in self._specs.values():
             queue: asyncio.Queue[_Copy] = asyncio.Queue()
             for _ in range(spec.copies):
-                copy = _Copy(spec)
+                copy = _Copy(spec, self._timeout)
                 self._copies.append(copy)
                 queue.put_nowait(copy)
             self._free[spec.name] = queue
@@ -60,7 +60,9 @@ class Toolbox:
                 raise failure
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
         await self._stop()
 
     async def _stop(self) -> None:
@@ -78,7 +80,7 @@ class Toolbox:
         queue = self._free[name]
         copy = await queue.get()
         try:
-            return await copy.call(method, arguments, self._timeout)
+            return await copy.call(method, arguments)
         finally:
             queue.put_nowait(copy)
 
@@ -89,8 +91,9 @@ class _Copy:
     The client's context must be entered and left in one task, so a task of its own holds it open.
     """
 
-    def __init__(self, spec: ServerSpec) -> None:
+    def __init__(self, spec: ServerSpec, timeout: float) -> None:
         self._spec = spec
+        self._timeout = timeout
         self._client: Client | None = None
         self._task: asyncio.Task[None] | None = None
         self._end = asyncio.Event()
@@ -121,22 +124,21 @@ class _Copy:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def call(self, method: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        for attempt in (1, 2):
-            try:
-                return await self._call(method, arguments, timeout)
-            except (MCPError, OSError) as error:
-                if attempt == 2:
-                    raise BackendError(f"tool {self._spec.name}.{method} got no answer: {error}") from error
-                await self.stop()
-                await self.start()
-        raise AssertionError
-
-    async def _call(self, method: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        if self._client is None:
+    async def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._call(method, arguments)
+        except (MCPError, OSError):
+            await self.stop()
             await self.start()
-        assert self._client is not None
-        result = await self._client.call_tool(method, dict(arguments), read_timeout_seconds=timeout)
+        try:
+            return await self._call(method, arguments)
+        except (MCPError, OSError) as error:
+            raise BackendError(f"tool {self._spec.name}.{method} got no answer twice: {error}") from error
+
+    async def _call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if self._client is None:
+            raise OSError(f"{self._spec.name} is not running")
+        result = await self._client.call_tool(method, dict(arguments), read_timeout_seconds=self._timeout)
         if result.is_error:
             text = " ".join(getattr(c, "text", "") for c in result.content).strip()
             raise EvaluationError(f"{self._spec.name}.{method}: {text}")

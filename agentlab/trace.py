@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,19 +50,24 @@ class Trace:
         # A short write (a full disk) must not leave half a line that a later append would continue.
         start = self._file.tell()
         try:
-            written = self._file.write(data)
-            if written != len(data):
-                raise OSError(28, "no space left on device")
-            os.fsync(self._file.fileno())
+            _write_whole(self._file, data)
         except OSError as error:
             os.ftruncate(self._file.fileno(), start)
-            raise TraceError(f"{self._file.name}: cannot write the trace ({error.strerror}); free space, then resume") from error
+            raise TraceError(
+                f"{self._file.name}: cannot write the trace ({error.strerror}); free space, then resume"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._file.close()
+
+
+def _write_whole(file: FileIO, data: bytes) -> None:
+    if file.write(data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
 
 
 def dump(record: Record) -> bytes:
@@ -153,7 +160,7 @@ def outcome_record(outcome: Outcome) -> Record:
         value = getattr(outcome, field.name)
         if isinstance(value, Score):
             record[field.name] = dataclasses.asdict(value)
-        elif value != field.default and value != {}:
+        elif value not in (field.default, {}):
             record[field.name] = value
     return record
 
@@ -184,11 +191,17 @@ def read_outcome(record: Mapping[str, Any]) -> Outcome:
         n_params=record.get("n_params", 0),
         complexity=record.get("complexity", 0),
         structure=record.get("structure", ""),
-        dev=None if dev is None else Score(**{k: v if k == "n" else number(v) for k, v in dev.items()}),
+        dev=None if dev is None else read_score(dev),
         cuts=tuple(number(c) for c in record.get("cuts", ())),
         violations=tuple(record.get("violations", ())),
         params=record.get("params", {}),
     )
+
+
+def read_score(record: Mapping[str, Any]) -> Score:
+    """The score that a record holds."""
+    r2, nmse, nmae, mae, are = (number(record[k]) for k in ("r2", "nmse", "nmae", "mae", "are"))
+    return Score(r2, nmse, nmae, mae, are, n=int(record["n"]))
 
 
 def number(value: object) -> float:

@@ -143,7 +143,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Pooled errors of predictions (FACTS section 1): R2 = 1 - NMSE is not clipped; ARE = mean |prediction - y| / |y|."""
+    """Pooled errors of predictions: R2 = 1 - NMSE is not clipped; ARE = mean |prediction - y| / |y|."""
 
     r2: float
     nmse: float

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from agentlab.errors import nearest
 from agentlab.csv_header import TableError
+from agentlab.errors import nearest
 
 Sign = Literal["+", "-"]
 

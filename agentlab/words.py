@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from agentlab.errors import AgentlabError, nearest
 
-
 T = TypeVar("T")
 
 
@@ -62,7 +61,8 @@ def keys(record: type[Any], prefix: str = "") -> list[str]:
     """Every key of a record, nested ones with a dot."""
     found = []
     for name, kind in typing.get_type_hints(record).items():
-        found += keys(kind, f"{name}.") if dataclasses.is_dataclass(kind) else [prefix + name]
+        inner = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        found += keys(kind, f"{name}.") if inner else [prefix + name]
     return found
 
 
@@ -70,9 +70,9 @@ def _nearest(key: str, record: type[Any]) -> str:
     return nearest(key, ["budget." + k if key.startswith("budget.") else k for k in keys(record)])
 
 
-def _convert(kind: Any, text: str, key: str, given: str) -> object:
-    options = [k for k in typing.get_args(kind) if k is not types.NoneType] if isinstance(kind, types.UnionType) else [kind]
-    kind = options[0]
+def _convert(kind: object, text: str, key: str, given: str) -> object:
+    optional = isinstance(kind, types.UnionType)
+    kind = next(k for k in typing.get_args(kind) if k is not types.NoneType) if optional else kind
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         if text in choices:
@@ -80,18 +80,24 @@ def _convert(kind: Any, text: str, key: str, given: str) -> object:
         raise UsageError(f"{given}: {key}={text} is not one of {', '.join(choices)}")
     try:
         if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+            return YES_NO[text.lower()]
         if kind is int:
-            number = float(text)
-            if number != int(number):
-                raise ValueError
-            return _at_least(int(number), key, given)
-        if kind is float:
-            return _positive(float(text), key, given)
-        return kind(text)
+            return _at_least(_whole(text), key, given)
+        return _positive(float(text), key, given) if kind is float else text
     except (ValueError, KeyError, OverflowError):
-        name = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        name = {bool: "true or false", int: "a whole number", float: "a number"}[typing.cast("type", kind)]
         raise UsageError(f"{given}: {key}={text} is not {name}") from None
+
+
+YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _whole(text: str) -> int:
+    """A whole number, also written as 1e3; raises ValueError or OverflowError for anything else."""
+    number = float(text)
+    if number != int(number):
+        raise ValueError(text)
+    return int(number)
 
 
 LEAST = {"seed": 0, "experiments": 0, "window": 2, "replicas": 1}

@@ -19,8 +19,8 @@ class Judged(BaseModel):
 
 
 @server.tool()
-def laws(data: str, formulas: list[str], effort: str = "search", gate: float | None = None, seed: int = 0) -> Judged:
-    """Outcomes that depend on the formula's text alone; nothing is fitted."""
+def laws(formulas: list[str]) -> Judged:
+    """Outcomes that depend on the formula's text alone; nothing is fitted; other arguments are ignored."""
     return Judged(outcomes=[_outcome(f) for f in formulas])
 
 
@@ -34,7 +34,7 @@ def _outcome(formula: str) -> dict[str, Any]:
 
 
 @server.tool()
-def refit(data: str, formula: str, draws: int = 200, seed: int = 0) -> dict[str, Any]:
+def refit() -> dict[str, Any]:
     """The parameters of the last fit, made up."""
     return {"params": {}, "intervals": {}}
 

@@ -1,7 +1,7 @@
-"""kill -9 at random moments, then resume: the trace must be that of a run never killed. python bench/kill_resume.py [KILLS]
+"""Kills runs with -9 at random moments and resumes them: `python bench/kill_resume.py [KILLS]`.
 
-Every kill ends the whole process group (the run and its tool servers) at a moment drawn evenly over the time an undisturbed
-run takes; after each the run is resumed in full and its trace compared byte by byte.
+Every kill ends the whole process group (the run and its tool servers) at a moment drawn evenly over the time that an
+undisturbed run takes; after each the run is resumed in full and its trace compared, byte by byte, with the undisturbed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,15 @@ def start(folder: Path, *given: str) -> subprocess.Popen[bytes]:
 
 def discover_words() -> list[str]:
     """The run that is killed."""
-    return ["discover", "data=rows.csv", "target=loss", "features=n,d", "holdout=n*d>1e19", "budget.candidates=200", "seed=1"]
+    return [
+        "discover",
+        "data=rows.csv",
+        "target=loss",
+        "features=n,d",
+        "holdout=n*d>1e19",
+        "budget.candidates=200",
+        "seed=1",
+    ]
 
 
 def killed_once(folder: Path, moment: float) -> tuple[bytes, int]:
@@ -79,7 +87,8 @@ def main() -> None:
             trace, lines = killed_once(Path(name), moment)
         same += trace == whole
         at.append(lines)
-        print(f"kill {i + 1:2d} at {moment:6.2f} s with {lines:4d} lines on record: {'same' if trace == whole else 'DIFFERENT'}")
+        verdict = "same" if trace == whole else "DIFFERENT"
+        print(f"kill {i + 1:2d} at {moment:6.2f} s with {lines:4d} lines on record: {verdict}")
     result = {"bench": "kill_resume", "kills": kills, "identical": same, "lines_at_kill": at, "trace_bytes": len(whole)}
     print(json.dumps(result | about()))
     save(result)

@@ -16,7 +16,11 @@ PACKAGES = ("numpy", "scipy", "mcp", "langgraph", "pydantic", "torch")
 def about() -> dict[str, Any]:
     """Processor, cores and versions."""
     processor = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     versions = {}

@@ -1,8 +1,8 @@
-"""Framework time a candidate: the whole loop with tool servers that answer at once. python bench/overhead.py [N]
+"""Framework time a candidate, with tool servers that answer at once: `python bench/overhead.py [CANDIDATES]`.
 
-Everything but the fitting is real: the proposer `mutate`, canonical keys, the LangGraph loop, MCP calls over stdio to two
-server processes, the trace with its fsyncs, the archive. Bars: at most 1 ms a candidate, as fast at the end as at the
-start, under 200 MB. Peers with an instant fake model (FACTS section 8): OpenEvolve 17-78 ms and growing.
+Everything but the fitting is real: the proposer `mutate`, canonical keys, the LangGraph loop, MCP calls over stdio to
+two server processes, the trace with its fsyncs, the archive. Bars: at most 1 ms a candidate, as fast at the end as at
+the start, under 200 MB. Peers with an instant fake model: OpenEvolve 0.4.0 takes 17-78 ms and grows.
 """
 
 from __future__ import annotations
@@ -74,16 +74,30 @@ def main() -> None:
     for _ in range(REPEATS):
         marks = asyncio.run(once(candidates, 64))
         span = candidates // 10
-        rows.append((1e3 * marks[-1][1] / candidates, per_candidate(marks, 32, 32 + span), per_candidate(marks, candidates - span, candidates)))
+        rows.append(
+            (
+                1e3 * marks[-1][1] / candidates,
+                per_candidate(marks, 32, 32 + span),
+                per_candidate(marks, candidates - span, candidates),
+            )
+        )
     whole, first, last = (statistics.median(column) for column in zip(*rows, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     servers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     result = {
-        "bench": "overhead", "candidates": candidates, "repeats": REPEATS, "ms_per_candidate": round(whole, 3),
-        "ms_first_tenth": round(first, 3), "ms_last_tenth": round(last, 3), "last_over_first": round(last / first, 3),
-        "peak_mb": round(peak, 1), "peak_mb_server": round(servers, 1),
+        "bench": "overhead",
+        "candidates": candidates,
+        "repeats": REPEATS,
+        "ms_per_candidate": round(whole, 3),
+        "ms_first_tenth": round(first, 3),
+        "ms_last_tenth": round(last, 3),
+        "last_over_first": round(last / first, 3),
+        "peak_mb": round(peak, 1),
+        "peak_mb_server": round(servers, 1),
     }
-    print(f"{candidates} candidates: {whole:.3f} ms each; first tenth {first:.3f}, last tenth {last:.3f}; {peak:.0f} MB")
+    print(
+        f"{candidates} candidates: {whole:.3f} ms each; first tenth {first:.3f}, last tenth {last:.3f}; {peak:.0f} MB"
+    )
     print(json.dumps(result | about()))
     save(result)
 

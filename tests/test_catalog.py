@@ -13,10 +13,10 @@ from agentlab.catalog import (
     find_data,
     find_server,
     load_task,
-    nearest,
     server_names,
     task_names,
 )
+from agentlab.errors import nearest
 from agentlab.types import AgentlabError, BackendError, Task, Variable
 
 TASK = """

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_selection import planted
 
 from agentlab.trace import read
-from test_selection import planted
 
 AGENTLAB = Path(sys.executable).with_name("agentlab")
 
@@ -31,7 +31,7 @@ def write_csv(path: Path, columns: dict[str, Sequence[Any]]) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     _, rows = planted(48, seed=5)
-    columns = {k: v.tolist() for k, v in (rows.columns | rows.targets).items()}
+    columns = {k: v.tolist() for k, v in {**rows.columns, **rows.targets}.items()}
     return write_csv(tmp_path / "runs.csv", columns)
 
 
@@ -58,7 +58,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict
     """The trace and result of one small run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
     _, rows = planted(48, seed=5)
-    path = write_csv(folder / "runs.csv", {k: v.tolist() for k, v in (rows.columns | rows.targets).items()})
+    path = write_csv(folder / "runs.csv", {k: v.tolist() for k, v in {**rows.columns, **rows.targets}.items()})
     done = agentlab("discover", *words(path, *SMALL), "--json", cwd=folder)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return trace_of(folder / result["dir"]), result
@@ -156,7 +156,9 @@ def test_interrupting_once_finishes_the_step_and_reports(data: Path, tmp_path: P
 
 def test_two_runs_share_a_folder(data: Path, tmp_path: Path) -> None:
     command = [str(AGENTLAB), "discover", *words(data, "budget.candidates=8", "window=8"), "out=shared", "--plain"]
-    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)
+    ]
     assert [p.wait() for p in both] == [0, 0]
     found = sorted((tmp_path / "shared").iterdir())
     assert [f.name for f in found] == ["runs.csv-001", "runs.csv-002"]
@@ -198,7 +200,7 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_run_without_any_law_ends_with_code_3(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    path = write_csv(tmp_path / "r.csv", {"x": rng.uniform(1, 2, 9), "y": rng.uniform(1, 2, 9)})
+    path = write_csv(tmp_path / "r.csv", {"x": rng.uniform(1, 2, 9).tolist(), "y": rng.uniform(1, 2, 9).tolist()})
     given = ("target=y", "features=x", "max_params=1", "budget.candidates=1", "window=2")
     done = agentlab("discover", f"data={path}", *given, cwd=tmp_path, check=False)
     assert done.returncode in (0, 3)

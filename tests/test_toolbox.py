@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_selection import planted
 
 from agentlab.run_rows import Intake, write_rows
 from agentlab.toolbox import ServerSpec, Toolbox, call_once, list_tools
 from agentlab.types import BackendError, EvaluationError
-from test_selection import planted
 
 FIT = ServerSpec("fit", "agentlab.tools.fit", copies=2)
 

@@ -1,6 +1,9 @@
 """The trace: written, read, followed, repaired."""
 
+import json
 import math
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -41,8 +44,6 @@ proposals = st.builds(
 
 @given(proposals, outcomes)
 def test_an_entry_reads_back_bit_for_bit(proposal: Proposal, outcome: Outcome) -> None:
-    import json
-
     entry = Entry(proposal.index, proposal, outcome)
     assert read_entry(json.loads(dump(entry_record(entry)))) == entry
 
@@ -111,9 +112,6 @@ def test_an_ending_that_was_cut_short_is_written_anew(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_trace_as_it_was(tmp_path: Path) -> None:
-    import resource
-    import signal
-
     path = tmp_path / "t"
     before = written(path, 3)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -7,7 +7,14 @@ from agentlab.words import UsageError, keys, read_words, tool_arguments
 
 
 def test_words_fill_the_record_with_the_types_it_declares() -> None:
-    words = ["task=moe_leverage", "seed=7", "budget.candidates=1e3", "budget.usd=2.5", "blind=true", "where=a==1 and b>2"]
+    words = [
+        "task=moe_leverage",
+        "seed=7",
+        "budget.candidates=1e3",
+        "budget.usd=2.5",
+        "blind=true",
+        "where=a==1 and b>2",
+    ]
     expected = RunConfig(
         task="moe_leverage", seed=7, budget=Budget(candidates=1000, usd=2.5), blind=True, where="a==1 and b>2"
     )

@@ -27,7 +27,9 @@ _READ = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_
 STARTS = {"search": 10, "final": 48}
 """Starting points a fit: few while searching, many for the finalists."""
 
-Folder = Annotated[str, Field(description="A run folder: holds task.json and rows.npz, as `agentlab discover` writes them.")]
+Folder = Annotated[
+    str, Field(description="A run folder: holds task.json and rows.npz, as `agentlab discover` writes them.")
+]
 Effort = Annotated[Literal["search", "final"], Field(description="search: quick; final: many starts, more cuts.")]
 
 
@@ -87,14 +89,16 @@ def laws(
     data: Folder,
     formulas: Annotated[list[str], Field(max_length=512)],
     effort: Effort = "search",
-    gate: Annotated[float | None, Field(description="Description length (nats) above which refits are skipped.")] = None,
+    gate: Annotated[
+        float | None, Field(description="Description length (nats) above which refits are skipped.")
+    ] = None,
     seed: int = 0,
 ) -> Judged:
     """Fit and judge many formulas in one call: description length, nested hold-outs with refit, constraints."""
     judge = _problem(data)
     options = _options(judge, effort, seed)
     limit = math.inf if gate is None else gate
-    return Judged(outcomes=[outcome_record(_judge(f, data, judge, options, limit, effort)) for f in formulas])
+    return Judged(outcomes=[outcome_record(_judge(f, judge, options, limit, effort)) for f in formulas])
 
 
 @server.tool(annotations=_READ)
@@ -119,9 +123,7 @@ def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000
     return Refitted(params=selection.rounded(whole), intervals=short)
 
 
-def _judge(
-    formula: str, data: str, judge: selection.Problem, options: FitOptions, gate: float, effort: str
-) -> Outcome:
+def _judge(formula: str, judge: selection.Problem, options: FitOptions, gate: float, effort: str) -> Outcome:
     try:
         one = parse(formula, judge.task.names)
     except AgentlabError as error:
@@ -133,7 +135,7 @@ def _round(outcome: Outcome) -> Outcome:
     """Figures at ten significant digits, so that the trace reads back bit for bit and stays short."""
     dev = outcome.dev
     if dev is not None:
-        dev = Score(*(_digits(v) for v in (dev.r2, dev.nmse, dev.nmae, dev.mae, dev.are)), n=dev.n)
+        dev = Score(_digits(dev.r2), _digits(dev.nmse), _digits(dev.nmae), _digits(dev.mae), _digits(dev.are), dev.n)
     return replace(
         outcome,
         objective=_digits(outcome.objective),
@@ -169,7 +171,7 @@ def _problem(data: str) -> selection.Problem:
 
 
 @functools.lru_cache(maxsize=4)
-def _prepared(folder: Path, stamp: int) -> selection.Problem:
+def _prepared(folder: Path, _stamp: int) -> selection.Problem:
     """A run folder's problem, prepared once a version of its rows."""
     task, rows = read_rows(folder)
     return selection.problem(task, rows)
