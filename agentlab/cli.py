@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from agentlab.run_rows import Intake
     from agentlab.types import RunConfig
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(
     help="Discover scaling laws that extrapolate.",
     add_completion=False,

@@ -17,7 +17,7 @@ from agentlab.law import Law
 from agentlab.objective import Direct
 from agentlab.resampling import bootstrap
 from agentlab.search import Effort, Found, limits_of, search
-from agentlab.types import FloatArray, IntArray, Rows
+from agentlab.types import AgentlabError, FloatArray, IntArray, Rows
 from agentlab.varpro import Bound, Data
 
 __all__ = ["Fit", "FitOptions", "GroupFit", "Sample", "bootstrap", "fit", "fit_rows", "fit_samples"]
@@ -44,12 +44,20 @@ def fit(
     """Fit `law` to y (n,), given a column (n,) for each of its variables.
 
     `weight` (n,) multiplies the squared residuals; `warm` are known parameter vectors (P,), which a fit never makes
-    worse. Raises LawError where a column is missing, AgentlabError for empty bounds.
+    worse. Raises AgentlabError where a column is missing and for empty bounds.
     """
     y = np.asarray(y, dtype=np.float64)
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
-    used = {name: np.asarray(columns[name], dtype=np.float64) for name in law.used if name in columns}
+    used = {name: np.asarray(values, dtype=np.float64) for name, values in _used(law, columns).items()}
     return fit_samples(law, [Sample(used, y, weight, tuple(warm))], options or FitOptions())[0]
+
+
+def _used(law: Law, columns: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """The columns of a law. Raises AgentlabError where one is missing."""
+    for name in law.used:
+        if name not in columns:
+            raise AgentlabError(f"the law {law.text} needs the column {name}; the data have {', '.join(columns)}")
+    return {name: columns[name] for name in law.used}
 
 
 def fit_rows(law: Law, rows: Rows, options: FitOptions | None = None, warm: GroupFit | None = None) -> GroupFit:
@@ -57,7 +65,7 @@ def fit_rows(law: Law, rows: Rows, options: FitOptions | None = None, warm: Grou
     keys, samples = [], []
     for group in rows.groups:
         mine = rows.group == group
-        columns = {name: rows.columns[name][mine] for name in law.used}
+        columns = {name: values[mine] for name, values in _used(law, rows.columns).items()}
         for target, y in rows.targets.items():
             before = warm.fits.get((group, target)) if warm is not None else None
             known = (before.params,) if before is not None and before.ok else ()
@@ -147,23 +155,28 @@ def _fit_alike(law: Law, samples: Sequence[Sample], options: FitOptions) -> list
     if whole.y.shape[1] > SEARCH_ROWS:
         some = np.random.default_rng(options.seed).choice(whole.y.shape[1], SEARCH_ROWS, replace=False)
         seen = whole.rows(np.sort(some))
-    effort = Effort(options.starts, options.max_steps, CANDIDATES, options.seed)
     # first order: d log f = df / y
-    weight = seen.weight / seen.y**2 if options.residual == "log" else seen.weight
-    found = search(law, replace(seen, weight=weight), options.bounds, effort, [s.warm for s in samples])
-    theta = np.concatenate([found.theta, _warm(samples, found.theta)], axis=1)
-    state, delta = _polish(law, seen, theta, limits, options)
+    easy = replace(seen, weight=seen.weight / seen.y**2) if options.residual == "log" else seen
+    effort = Effort(options.starts, options.max_steps, CANDIDATES, options.seed)
+    warm = [s.warm for s in samples]
+    found = search(law, easy, options.bounds, effort, warm)
+    state, delta = _polish(law, seen, np.concatenate([found.theta, _warm(warm, found.theta)], axis=1), limits, options)
+    if options.residual == "log" and np.isinf(state.cost).any():
+        # the least squares are not positive everywhere, where logarithms need it: look again among those that are
+        again = search(law, easy, options.bounds, replace(effort, nonnegative=True), warm)
+        theta = np.concatenate([state.theta[:, None], again.theta], axis=1)
+        state, delta = _polish(law, seen, theta, limits, options)
     if seen is not whole:
         state, delta = _polish(law, whole, state.theta[:, None], limits, options)
     return _records(law, samples, whole, state, delta, found, options)
 
 
-def _warm(samples: Sequence[Sample], theta: FloatArray) -> FloatArray:
+def _warm(warm: Sequence[Sequence[FloatArray]], theta: FloatArray) -> FloatArray:
     """The warm points (G, W, P) of every sample; one with fewer than the others repeats its own, or its optimum."""
-    most = max(len(s.warm) for s in samples)
+    most = max(len(some) for some in warm)
     if not most:
         return theta[:, :0]
-    known = [s.warm or (best[0],) for s, best in zip(samples, theta, strict=True)]
+    known = [some or (best[0],) for some, best in zip(warm, theta, strict=True)]
     return np.stack([np.stack([some[i % len(some)] for i in range(most)]) for some in known])
 
 

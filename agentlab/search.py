@@ -17,7 +17,7 @@ from agentlab.standard import Standard, standard
 from agentlab.types import AgentlabError, BoolArray, FloatArray, IntArray
 from agentlab.varpro import Bound, Data, Projected, Split, split
 
-SCREEN = 4
+SCREEN = 8
 """At most this many random points are drawn per start; 1 + the number of nonlinear parameters where that is less."""
 
 SCREEN_ROWS = 48
@@ -26,7 +26,10 @@ SCREEN_ROWS = 48
 LONE = 3
 """One of so many free starts is chosen for lying apart from better ones."""
 
-WARM_UP = 2
+MORE = 4
+"""So many times as many random points as starts take the warm-up steps."""
+
+WARM_UP = 10
 """Steps on the few rows by which the starts are chosen."""
 
 EASY = 2
@@ -49,12 +52,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to look: how many starts, how many steps each, how many optima to return, and the seed."""
+    """How hard to look: how many starts, how many steps each, how many optima to return, and the seed.
+
+    `nonnegative` keeps the linear parameters from going below 0, which keeps sums of powers positive.
+    """
 
     starts: int
     steps: int
     keep: int
     seed: int
+    nonnegative: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ def search(
     way = plan(law, frozenset(bounds))
     form = way.form
     limits = limits_of(form.law, bounds)
-    positive = np.array([p in form.positive for p in form.law.params], dtype=bool)
+    least = frozenset(form.law.linear) if effort.nonnegative else form.positive
+    positive = np.array([p in least for p in form.law.params], dtype=bool)
     limits = Limits(np.where(positive, np.maximum(limits.lower, 0.0), limits.lower), limits.upper)
     points, held = _points(way, data, limits, bounds, effort, warm)
     groups, count = points.shape[:2]
@@ -158,7 +166,7 @@ def _drawn(way: Plan, few: Data, bounds: Mapping[str, tuple[float, float]], effo
         u = np.tile(np.random.default_rng(effort.seed).permutation(count) + 0.5, groups) / count
         solved = peel(way.path, law, every, flat, u)
         flat = np.concatenate([flat.reshape(groups, count, -1), solved.reshape(groups, count, -1)], axis=1)
-    return np.nan_to_num(way.form.there(flat), nan=1.0).reshape(groups, -1, law.n_params)
+    return np.nan_to_num(way.form.there(flat), nan=1.0).reshape(groups, -1, way.form.law.n_params)
 
 
 def _known(form: Standard, warm: Sequence[Sequence[FloatArray]], drawn: FloatArray) -> FloatArray:
@@ -200,13 +208,13 @@ def _chosen(
     runs = [(better, free - lone.shape[1]), (lone, lone.shape[1])]
     for first, last in pairwise(ends):
         runs.append((first + _order(cost[:, first:last]), each))
-    half = np.concatenate([run[:, : 2 * most] for run, most in runs], axis=1)
+    half = np.concatenate([run[:, : MORE * most] for run, most in runs], axis=1)
     index = (half + np.arange(groups)[:, None] * count).ravel()
     state = state.take(index)
     if len(apart.nonlinear) > EASY:
         still = held[half.ravel()]
         state = descend(system.take(index), state, limits, steps=WARM_UP, tolerance=TOLERANCE, held=still)
-    best = _least(state.cost.reshape(groups, -1), [(run[:, : 2 * most].shape[1], most) for run, most in runs])
+    best = _least(state.cost.reshape(groups, -1), [(run[:, : MORE * most].shape[1], most) for run, most in runs])
     points = np.take_along_axis(state.theta.reshape(groups, half.shape[1], size), best[:, :, None], axis=1)
     return points, held[np.take_along_axis(half, best, axis=1)[0]]
 

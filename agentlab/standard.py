@@ -80,9 +80,10 @@ def standard(law: Law, keep: Collection[str] = ()) -> Standard:
     kept = frozenset(keep)
     while True:
         work = _Rewriting(law, kept)
-        tree = work.distributed(work.pulled(law.tree))
+        tree = work.distributed(work.pulled(folded(law.tree)))
         if not work.rules:
-            return Standard(law, law, frozenset(), ())
+            plain = folded(law.tree)
+            return Standard(law if plain == law.tree else from_tree(plain, law.variables), law, frozenset(), ())
         form = Standard(from_tree(tree, law.variables), law, frozenset(work.positive), tuple(work.rules))
         idle = form.positive - frozenset(form.law.linear)
         if not idle:
@@ -191,6 +192,26 @@ class _Rewriting:
         return next((f.name for f, power in factors if power > 0 and isinstance(f, Sym) and f.name in names), "")
 
 
+def folded(node: Node) -> Node:
+    """The tree without what a factor 0, a factor or power 1, or a term 0 leaves nothing of."""
+    if not isinstance(node, Call):
+        return node
+    node = Call(node.op, tuple(folded(a) for a in node.args))
+    left, right = node.args[0], node.args[-1]
+    if node.op == "*" and zero in (left, right):
+        return zero
+    if node.op == "**" and right == zero:
+        return one
+    if (node.op == "*" and left == one) or (node.op == "+" and left == zero):
+        return right
+    if right == (one if node.op in ("*", "/", "**") else zero) and node.op in ("*", "/", "**", "+", "-"):
+        return left
+    return node
+
+
+zero, one = Num(0.0), Num(1.0)
+
+
 def _counts(node: Node) -> dict[str, int]:
     """How often each name occurs."""
     counts: dict[str, int] = {}
@@ -255,4 +276,7 @@ def _tamed(values: FloatArray) -> FloatArray:
 
 
 def _stacked(values: Values, law: Law, theta: FloatArray) -> FloatArray:
-    return np.stack([values[name] for name in law.params], axis=-1) if law.params else theta
+    """Parameters (..., P) in the order of `law`; those that the other form has lost are 1."""
+    if not law.params:
+        return theta[..., :0]
+    return np.stack([values[name] if name in values else np.ones(theta.shape[:-1]) for name in law.params], axis=-1)

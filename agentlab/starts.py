@@ -19,8 +19,10 @@ from agentlab.types import BoolArray, FloatArray, IntArray
 ROWS = 16
 """Rows a draw looks at to know the size of a part."""
 
-EXPONENT = 1.5
-SMALL_EXPONENT = 0.6
+EXPONENTS = {1: (0.6, 1.5, 1.5, 5.0, 25.0), 2: (0.6, 0.6, 1.5, 1.5, 5.0), 3: (0.6, 1.5)}
+"""Exponents are uniform in plus or minus one of these, each as often, by the number of nonlinear parameters: only where
+there are few can the draws reach far and still be dense."""
+
 STRATA = 64
 """Sets of stratified numbers drawn at once for a walk."""
 
@@ -134,6 +136,8 @@ class _Walk:
         grid = rng.permuted(np.tile(np.arange(count), (STRATA, 1)), axis=1)
         self.strata = np.tile((grid + rng.random(grid.shape)) / count, self.members // count)
         self.used = 0
+        nonlinear = law.n_params - len(law.linear)
+        self.exponents = np.array(EXPONENTS[min(max(nonlinear, 1), max(EXPONENTS))])
         self.drawn: dict[str, FloatArray] = {}
 
     def uniform(self) -> FloatArray:
@@ -232,8 +236,8 @@ class _Walk:
     def _exponent(self, node: Node) -> FloatArray:
         inner, sign = (node.args[0], -1.0) if isinstance(node, Call) and node.op == "neg" else (node, 1.0)
         if isinstance(inner, Sym) and self._bare(inner):
-            u = 2.0 * self.uniform() - 1.0
-            self.drawn[inner.name] = u * np.where(self.uniform() < 0.5, EXPONENT, SMALL_EXPONENT)
+            size = self.exponents[(self.uniform() * len(self.exponents)).astype(np.int64)]
+            self.drawn[inner.name] = size * (2.0 * self.uniform() - 1.0)
             return sign * self.drawn[inner.name][:, None]
         return self.value(node, np.full(self.members, 0.5), 0.5)
 

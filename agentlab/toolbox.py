@@ -141,7 +141,9 @@ class _Copy:
         result = await self._client.call_tool(method, dict(arguments), read_timeout_seconds=self._timeout)
         if result.is_error:
             text = " ".join(getattr(c, "text", "") for c in result.content).strip()
-            raise EvaluationError(f"{self._spec.name}.{method}: {text}")
+            raise EvaluationError(
+                f"{self._spec.name}.{method}: {text.removeprefix(f'Error executing tool {method}: ')}"
+            )
         return dict(result.structured_content or {})
 
 

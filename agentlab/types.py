@@ -213,7 +213,7 @@ class Budget:
     flops: float | None = None
 
 
-DEFAULT_CANDIDATES = 1500
+DEFAULT_CANDIDATES = 1000
 
 
 @dataclass(frozen=True, slots=True)

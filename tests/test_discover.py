@@ -198,11 +198,29 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_run_without_any_law_ends_with_code_3(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    path = write_csv(tmp_path / "r.csv", {"x": rng.uniform(1, 2, 9).tolist(), "y": rng.uniform(1, 2, 9).tolist()})
-    given = ("target=y", "features=x", "max_params=1", "budget.candidates=1", "window=2")
-    done = agentlab("discover", f"data={path}", *given, cwd=tmp_path, check=False)
-    assert done.returncode in (0, 3)
-    if done.returncode == 3:
-        assert "budget.candidates" in done.stderr
+def test_a_run_without_any_law_ends_with_code_3(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "hopeless.py").write_text(HOPELESS)
+    given = ("proposer=hopeless:Hopeless", "budget.candidates=3", "window=2", "workers=1")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [str(AGENTLAB), "discover", *words(data, *given)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "raise budget.candidates=" in done.stderr
+    reasons = [r["reason"] for r in read(tmp_path / "runs" / "runs.csv-001" / "trace.jsonl") if r["kind"] == "entry"]
+    assert reasons == ["non-finite"] * 3
+
+
+HOPELESS = """
+from agentlab.types import Proposal
+
+
+class Hopeless:
+    name = "hopeless"
+
+    def __init__(self, task, seed):
+        pass
+
+    def ask(self, index, archive, pending):
+        text = f"a + log(-{index + 1}*N)"
+        return Proposal(index, "fit.laws", text, text, "hopeless", "list")
+"""

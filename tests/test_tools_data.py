@@ -121,6 +121,17 @@ def test_a_loss_that_no_dense_compute_reaches_is_named_and_left_out(tmp_path: Pa
     assert len(found.rows) == 10
 
 
+def test_of_several_sizes_the_best_one_counts(tmp_path: Path) -> None:
+    rows = planted()
+    small = [
+        {**r, "name": f"small-{r['name']}", "params_active": 500, "valid_loss": 1.02 * float(str(r["valid_loss"]))}
+        for r in rows
+        if r["experts"]
+    ]
+    found = leverage(table(tmp_path / "runs.csv", [*rows, *small]), resamples=20)
+    assert [r.EL for r in found.rows] == pytest.approx([1.9] * 10, rel=0.02)
+
+
 def test_the_table_is_written_once(tmp_path: Path) -> None:
     runs, out = table(tmp_path / "runs.csv", planted()), tmp_path / "leverage.csv"
     found = leverage(runs, resamples=20, out=str(out))

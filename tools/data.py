@@ -21,7 +21,11 @@ from mcp.types import ToolAnnotations
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-server = MCPServer("data", instructions="Turn tables of training runs into the tables that laws are fitted to.")
+server = MCPServer(
+    "data",
+    instructions="Turn tables of training runs into the tables that laws are fitted to.",
+    log_level="WARNING",  # a refusal is told to the caller, who prints it
+)
 
 Vector = NDArray[np.float64]
 NEEDED = ("name", "budget_flops", "flops", "params_active", "A", "G", "seed", "valid_loss")
@@ -79,7 +83,7 @@ class LeverageRow(BaseModel):
 
 
 class Leverage(BaseModel):
-    """Leverage of every MoE run, and what it was measured against."""
+    """Leverage of the MoE runs at their best size, and what it was measured against."""
 
     rows: list[LeverageRow]
     offset: float = Field(description="E of the dense frontier E + B C^-b, nats per byte")
@@ -181,16 +185,27 @@ def _power_law(budgets: Vector, best: Vector) -> Frontier | None:
     return Frontier(E, B, b, tuple(budgets.tolist()), tuple(best.tolist()), math.sqrt(error))
 
 
+def at_best_size(moe: Sequence[Run]) -> list[Run]:
+    """The runs of the size that is best on average, for every budget, A and G: best MoE is compared with best dense."""
+    groups: dict[tuple[float, float, float], dict[float, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for r in moe:
+        groups[r.budget, r.A, r.G][r.params_active].append(r)
+    kept = [min(sizes.values(), key=lambda runs: np.mean([r.loss for r in runs])) for sizes in groups.values()]
+    names = {r.name for runs in kept for r in runs}
+    return [r for r in moe if r.name in names]
+
+
 def leverage_of(moe: Sequence[Run], dense: Sequence[Run], resamples: int = 400, seed: int = 0) -> Leverage:
-    """EL of every MoE run with its standard error.
+    """EL of the MoE runs of the best size for their budget, A and G, with its standard error.
 
     The error comes from redrawing all losses with the noise between seeds, and the best dense losses with the misfit of
     the frontier, refitting each time.
     """
     noise, frontier = noise_of([*moe, *dense]), fit_frontier(dense)
-    drawn = _resampled(moe, dense, noise, frontier, resamples, np.random.default_rng(seed))
+    best = at_best_size(moe)
+    drawn = _resampled(best, dense, noise, frontier, resamples, np.random.default_rng(seed))
     rows, left_out = [], []
-    for r, draws in zip(moe, drawn, strict=True):
+    for r, draws in zip(best, drawn, strict=True):
         C_dense = frontier.compute(r.loss)
         usable = draws[np.isfinite(draws)]
         if not math.isfinite(C_dense) or len(usable) < resamples / 2:
@@ -259,7 +274,7 @@ def leverage(
     resamples: Annotated[int, Field(ge=20, le=2000, description="Resamples behind el_se.")] = 200,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Leverage:
-    """Efficiency leverage of every MoE run of a table against the frontier of its dense runs, with standard errors."""
+    """Efficiency leverage of the MoE runs of a table against its dense frontier, each at its best size, with errors."""
     path = Path(runs)
     if path.name.startswith("holdout"):
         raise ToolError(f"{path.name} is a sealed hold-out: give the training runs")

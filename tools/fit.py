@@ -20,7 +20,11 @@ from agentlab.run_rows import read_rows
 from agentlab.trace import outcome_record
 from agentlab.types import AgentlabError, Outcome, Score
 
-server = MCPServer("fit", instructions="Fit scaling laws to a run's rows; all judgement is by rows beyond the fit.")
+server = MCPServer(
+    "fit",
+    instructions="Fit scaling laws to a run's rows; all judgement is by rows beyond the fit.",
+    log_level="WARNING",  # a refusal is told to the caller, who prints it
+)
 
 _READ = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 

@@ -26,7 +26,11 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
-server = MCPServer("train", instructions="Train small byte-level language models: estimate, start, then poll status.")
+server = MCPServer(
+    "train",
+    instructions="Train small byte-level language models: estimate, start, then poll status.",
+    log_level="WARNING",  # a refusal is told to the caller, who prints it
+)
 
 JOBS = "AGENTLAB_JOBS"
 """Variable that names the folder of the jobs; default is the user cache."""
