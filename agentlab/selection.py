@@ -105,9 +105,24 @@ def make_cut(task: Task, rows: Rows, share: float, seed: int = 0) -> Cut:
 
 def _level(scale: FloatArray, share: float) -> float:
     """The scale value to cut above: of the distinct values, the one whose share of rows at or below is nearest."""
-    values, counts = np.unique(scale, return_counts=True)
+    values, counts = np.unique(_budgets(scale), return_counts=True)
     at_or_below = np.cumsum(counts)[:-1] / len(scale)
     return float(values[:-1][np.argmin(np.abs(at_or_below - share))]) if len(at_or_below) else float(values[0])
+
+
+def _budgets(scale: FloatArray) -> FloatArray:
+    """The scale (n,) with runs of one budget tied: a sweep's runs end within a step of their budget, not exactly on it.
+
+    Values less than 1% apart are one budget where that leaves no group wider than 2%; other scales stay as they are.
+    """
+    values, place = np.unique(scale, return_inverse=True)
+    if values[0] <= 0:
+        return scale
+    starts = np.concatenate([[0], np.flatnonzero(values[1:] > 1.01 * values[:-1]) + 1])
+    ends = np.concatenate([starts[1:], [len(values)]]) - 1
+    if np.any(values[ends] > 1.02 * values[starts]):
+        return scale
+    return np.repeat(values[ends], ends - starts + 1)[place]
 
 
 def _distinct(cuts: Sequence[Cut]) -> tuple[Cut, ...]:

@@ -1,8 +1,9 @@
 """How fast and how well laws are fitted: `python bench/fitting.py [FILE.csv]`.
 
-Rows: Epoch's digitised Chinchilla runs under $AGENTLAB_DATA (n_params, tokens, loss; five outliers dropped), else planted
-ones of the same size. Bars (FACTS section 8): 24 starts in under .08 s, every fit within 1e-9 of the best optimum known,
-500 bootstraps in under 12.7 s; a typical candidate (2 groups of 60 rows, 2-3 nonlinear parameters, 12 starts) in 5 ms.
+Rows: Epoch's digitised Chinchilla runs under $AGENTLAB_DATA (n_params, tokens, loss; five outliers dropped), else
+planted ones of the same size. Bars (FACTS section 8): 24 starts in under .08 s, every fit within 1e-9 of the best optimum
+known, 500 bootstraps in under 12.7 s; a typical candidate (2 groups of 60 rows, 2-3 nonlinear parameters, 12 starts) in
+5 ms.
 Peer: L-BFGS from as many points of the grid of Hoffmann et al. (2022), in the same run, with exact gradients.
 """
 
@@ -21,7 +22,7 @@ from scipy.optimize import minimize
 
 from agentlab.catalog import find_data
 from agentlab.fitting import FitOptions, bootstrap, fit, fit_rows
-from agentlab.law import Law, parse
+from agentlab.law import parse
 from agentlab.types import FloatArray, Rows
 
 DATA = "laws/chinchilla_epoch/data.csv"
@@ -160,7 +161,8 @@ def peer(rows: Rows, starts: int = 24) -> dict[str, float]:
         np.arange(0, 2.5, 0.5),
     )
     began = time.perf_counter()
-    ends = [minimize(objective, [rng.choice(g) for g in grid], jac=True, method="L-BFGS-B") for _ in range(starts)]
+    points = [[rng.choice(g) for g in grid] for _ in range(starts)]
+    ends = [minimize(objective, p, jac=True, method="L-BFGS-B", options=tight) for p in points]
     seconds = time.perf_counter() - began
     ours = fit(law, rows.columns, y, options=SETTINGS["log, Huber .001"])
     best = 0.5 * ours.cost * len(y)

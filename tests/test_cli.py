@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from agentlab.law import parse
 from test_discover import agentlab, words, write_csv
 from test_selection import planted
+
+from agentlab.law import parse
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,16 @@ def test_a_cut_hides_the_top_of_the_scale_and_keeps_ties_together() -> None:
     assert plain.test.sum() == 20
 
 
+def test_runs_of_one_budget_stay_together_though_they_end_a_step_apart() -> None:
+    task, rows = planted(80)
+    near = np.repeat([1e11, 3e11, 1e12, 3e12], 20) * (1 - 1e-4 * np.random.default_rng(0).random(80))
+    cut = selection.make_cut(task, replace(rows, scale=near), 0.7)
+    assert near[cut.train].max() < 1.1e12
+    assert near[cut.test].min() > 2e12
+    smooth = np.geomspace(1.0, 2.0, 80)
+    assert selection.make_cut(task, replace(rows, scale=smooth), 0.75).test.sum() == 20
+
+
 def test_a_group_that_lies_above_the_cut_is_cut_at_its_own_quantile() -> None:
     task, rows = planted(80, group=2)
     assert rows.scale is not None
