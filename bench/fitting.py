@@ -1,9 +1,9 @@
 """How fast and how well laws are fitted: `python bench/fitting.py [FILE.csv]`.
 
 Rows: Epoch's digitised Chinchilla runs under $AGENTLAB_DATA (n_params, tokens, loss; five outliers dropped), else
-planted ones of the same size. Bars (FACTS section 8): 24 starts in under .08 s, every fit within 1e-9 of the best optimum
-known, 500 bootstraps in under 12.7 s; a typical candidate (2 groups of 60 rows, 2-3 nonlinear parameters, 12 starts) in
-5 ms.
+planted ones of the same size. Bars (FACTS section 8): 24 starts in under .08 s, every fit within 1e-9 of the best
+optimum known, 500 bootstraps in under 12.7 s; a typical candidate (2 groups of 60 rows, 2-3 nonlinear parameters, 12
+starts) in 5 ms.
 Peer: L-BFGS from as many points of the grid of Hoffmann et al. (2022), in the same run, with exact gradients.
 """
 
@@ -138,7 +138,7 @@ def big() -> float:
 
 
 def peer(rows: Rows, starts: int = 24) -> dict[str, float]:
-    """L-BFGS on Huber of log residuals from random points of the published grid, in log A, log B, log E, alpha, beta."""
+    """L-BFGS on Huber of log residuals from random points of the published grid, in log A, B, E and alpha, beta."""
     law, y = parse(CHINCHILLA, ("N", "D")), rows.targets["loss"]
     program, log_y, delta = law.compile(rows.columns), np.log(y), 1e-3
     exponential = np.array([True, True, False, True, False])
@@ -153,13 +153,9 @@ def peer(rows: Rows, starts: int = 24) -> dict[str, float]:
         return float(value.sum()), (jacobian @ slope) * np.where(exponential, theta, 1.0)
 
     rng = np.random.default_rng(0)
-    grid = (
-        np.arange(-1, 1.5, 0.5),
-        np.arange(0, 30, 5),
-        np.arange(0, 2.5, 0.5),
-        np.arange(0, 30, 5),
-        np.arange(0, 2.5, 0.5),
-    )
+    logs, powers = np.arange(0, 30, 5), np.arange(0, 2.5, 0.5)
+    grid = (np.arange(-1, 1.5, 0.5), logs, powers, logs, powers)
+    tight = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-10}
     began = time.perf_counter()
     points = [[rng.choice(g) for g in grid] for _ in range(starts)]
     ends = [minimize(objective, p, jac=True, method="L-BFGS-B", options=tight) for p in points]
