@@ -100,21 +100,31 @@ class Limits:
         return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long to descend: at most `steps`, until one gains less than `tolerance` of the cost.
+
+    `damping` is that of the first step; held parameters are released after `hold` steps.
+    """
+
+    steps: int
+    tolerance: float
+    damping: float = FIRST_DAMPING
+    hold: int = LAP
+
+
 def descend(
     system: System,
     state: Normal,
     limits: Limits,
+    schedule: Schedule,
     *,
-    steps: int,
-    tolerance: float,
-    damping: float = FIRST_DAMPING,
     held: BoolArray | None = None,
     problem: IntArray | None = None,
 ) -> Normal:
     """The last state of every member, from `state`, the linearisation of `system` at its start.
 
-    `damping` is that of the first step. A member is done when a step gains less than `tolerance` of its cost. `held`
-    (B, P) marks parameters that stay for the first LAP of steps. `problem` (B,) numbers the problem of each member and
+    `held` (B, P) marks parameters that stay for the first steps. `problem` (B,) numbers the problem of each member and
     lets the members of one problem race.
     """
     moving = system.moving
@@ -124,10 +134,10 @@ def descend(
     fixed = None if held is None else held[:, moving]
     lower, upper, bounded = limits.lower[moving], limits.upper[moving], limits.any
     live, lap = np.arange(len(state.cost)), state.cost
-    pace = _Pace.start(len(live), damping)
+    pace = _Pace.start(len(live), schedule.damping)
     exact = system.exact
     with np.errstate(all="ignore"):
-        for count in range(1, steps + 1):
+        for count in range(1, schedule.steps + 1):
             here = state.theta[:, moving]
             blocked = fixed
             if bounded:
@@ -140,7 +150,7 @@ def descend(
             new = system.at(trial)
             gain = np.where(np.isinf(state.cost) & np.isfinite(new.cost), np.inf, state.cost - new.cost)
             better = gain > 0
-            small = tolerance * state.cost + exact
+            small = schedule.tolerance * state.cost + exact
             done = (expected <= small) & (np.abs(gain) <= small) | (expected <= 1e-3 * small) | (pace.damping > 1e12)
             done |= np.isinf(state.cost) & (pace.damping > 1e3)
             state = new if better.all() else new.where(better, state)
@@ -150,7 +160,7 @@ def descend(
                 lap = state.cost
             if fixed is not None:
                 done &= ~fixed.any(axis=1)
-                fixed = fixed if count < LAP else None
+                fixed = fixed if count < schedule.hold else None
             if done.all():
                 break
             if 2 * np.count_nonzero(done) >= len(done):

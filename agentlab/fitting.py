@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
-from agentlab.descent import NEAR_DAMPING, Limits, Normal, descend
+from agentlab.descent import NEAR_DAMPING, Limits, Normal, Schedule, descend
 from agentlab.fits import Fit, FitOptions, GroupFit, Sample
 from agentlab.law import Law
 from agentlab.objective import Direct
@@ -195,14 +194,15 @@ def _polish(law: Law, data: Data, theta: FloatArray, limits: Limits, options: Fi
         # the search has minimised this very objective: only the best that survives the way back is polished
         best = _best(state.cost, groups)
         plain, state, owner = plain.take(best), state.take(best), np.arange(groups)
-    race = partial(descend, limits=limits, tolerance=options.tolerance, problem=owner)
-    state = race(plain, state, steps=options.max_steps, damping=NEAR_DAMPING)
+    near = Schedule(options.max_steps, options.tolerance, NEAR_DAMPING)
+    state = descend(plain, state, limits, near, problem=owner)
     delta = np.full(groups, 1.0)
     if options.robust != "none":
         for _ in range(1 if options.delta is not None else 2):
             delta = _bend(plain.residuals(state.theta), data.weight, state.cost, options)
             system = replace(plain, loss=options.robust, delta=delta[owner])
-            state = race(system, system.at(state.theta), steps=4 * options.max_steps)
+            far = Schedule(4 * options.max_steps, options.tolerance)
+            state = descend(system, system.at(state.theta), limits, far, problem=owner)
     return state.take(_best(state.cost, groups)), delta
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agentlab.descent import descend
+from agentlab.descent import Schedule, descend
 from agentlab.fits import Fit, FitOptions, GroupFit, Sample
 from agentlab.law import Law
 from agentlab.objective import Direct
@@ -59,7 +59,7 @@ def _intervals(
         delta = np.full(len(part), one.delta)
         system = Direct.bind(Bound(law, data), options.residual == "log", options.robust, delta)
         theta = np.tile(one.params, (len(part), 1))
-        found.append(descend(system, system.at(theta), limits, steps=options.max_steps, tolerance=TOLERANCE))
+        found.append(descend(system, system.at(theta), limits, Schedule(options.max_steps, TOLERANCE)))
     theta = np.concatenate([f.theta for f in found])
     theta = theta[np.isfinite(np.concatenate([f.cost for f in found]))]
     if 2 * len(theta) < draws:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from agentlab import starts
-from agentlab.descent import SAME, Limits, descend
+from agentlab.descent import SAME, Limits, Schedule, descend
 from agentlab.law import Law
 from agentlab.peel import Path, inner_path, peel
 from agentlab.standard import Standard, standard
@@ -26,14 +26,14 @@ SCREEN_ROWS = 48
 LONE = 3
 """One of so many free starts is chosen for lying apart from better ones."""
 
-MORE = 4
-"""So many times as many random points as starts take the warm-up steps."""
-
-WARM_UP = 10
-"""Steps on the few rows by which the starts are chosen."""
-
 EASY = 2
-"""With at most this many nonlinear parameters the cost alone chooses well."""
+"""With at most this many nonlinear parameters the cost alone chooses the starts well."""
+
+MORE = 4
+"""At most so many times as many points as starts warm up; 1 + the nonlinear parameters above EASY if that is less."""
+
+STRIDE, WARM_UP = 3, 10
+"""Steps a start has to warm up on the few rows: STRIDE for each nonlinear parameter above EASY, WARM_UP at most."""
 
 TOLERANCE = 1e-8
 
@@ -114,8 +114,7 @@ def search(
         system,
         system.at(points.reshape(groups * count, -1)),
         limits,
-        steps=effort.steps,
-        tolerance=TOLERANCE,
+        Schedule(effort.steps, TOLERANCE),
         held=np.tile(held, (groups, 1)) if held.any() else None,
         problem=problem,
     )
@@ -190,8 +189,8 @@ def _chosen(
 ) -> tuple[FloatArray, BoolArray]:
     """Starts (G, M, P) that are best on a few rows and what they hold: `free` of the first kind, `each` of the others.
 
-    Some of the free ones lie apart from better ones, so that no basin takes them all. Of the rest twice as many are
-    compared again after WARM_UP steps where the law is not easy.
+    Some of the free ones lie apart from better ones, so that no basin takes them all. Where the law is not easy, more
+    points than that warm up on the few rows and are compared then.
     """
     points = np.concatenate([k.theta for k in kinds], axis=1)
     held = np.concatenate([k.mask() for k in kinds])
@@ -208,15 +207,19 @@ def _chosen(
     runs = [(better, free - lone.shape[1]), (lone, lone.shape[1])]
     for first, last in pairwise(ends):
         runs.append((first + _order(cost[:, first:last]), each))
-    half = np.concatenate([run[:, : MORE * most] for run, most in runs], axis=1)
-    index = (half + np.arange(groups)[:, None] * count).ravel()
+    hard = max(len(apart.nonlinear) - EASY, 0)
+    some = [run[:, : min(1 + hard, MORE) * most] for run, most in runs]
+    chosen = np.concatenate(some, axis=1)
+    index = (chosen + np.arange(groups)[:, None] * count).ravel()
     state = state.take(index)
-    if len(apart.nonlinear) > EASY:
-        still = held[half.ravel()]
-        state = descend(system.take(index), state, limits, steps=WARM_UP, tolerance=TOLERANCE, held=still)
-    best = _least(state.cost.reshape(groups, -1), [(run[:, : MORE * most].shape[1], most) for run, most in runs])
-    points = np.take_along_axis(state.theta.reshape(groups, half.shape[1], size), best[:, :, None], axis=1)
-    return points, held[np.take_along_axis(half, best, axis=1)[0]]
+    if hard:
+        steps = min(STRIDE * hard, WARM_UP)
+        whole = Schedule(steps, TOLERANCE, hold=steps + 1)
+        state = descend(system.take(index), state, limits, whole, held=held[chosen.ravel()])
+    most = [(run.shape[1], keep) for run, (_, keep) in zip(some, runs, strict=True)]
+    best = _least(state.cost.reshape(groups, -1), most)
+    points = np.take_along_axis(state.theta.reshape(groups, chosen.shape[1], size), best[:, :, None], axis=1)
+    return points, held[np.take_along_axis(chosen, best, axis=1)[0]]
 
 
 def _apart(points: FloatArray, most: int) -> IntArray:

@@ -144,13 +144,14 @@ def peer(rows: Rows, starts: int = 24) -> dict[str, float]:
     exponential = np.array([True, True, False, True, False])
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
-        theta = np.where(exponential, np.exp(np.where(exponential, x, 0.0)), x)
+        theta = np.where(exponential, np.exp(np.minimum(np.where(exponential, x, 0.0), 300.0)), x)
         f, jacobian = program.with_jacobian(theta)
         residual = np.log(f) - log_y
         size = np.abs(residual)
         slope = np.clip(residual, -delta, delta) / f
         value = np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
-        return float(value.sum()), (jacobian @ slope) * np.where(exponential, theta, 1.0)
+        with np.errstate(invalid="ignore"):
+            return float(value.sum()), (jacobian @ slope) * np.where(exponential, theta, 1.0)
 
     rng = np.random.default_rng(0)
     logs, powers = np.arange(0, 30, 5), np.arange(0, 2.5, 0.5)

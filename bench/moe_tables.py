@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ RUN_COLUMNS = (
 
 
 def compile_all(points: Sequence[Point], jobs: Path, task: Path) -> None:
-    """Writes runs, curves, leverage and the hold-out's tables for the jobs that are done, and prints what they say."""
+    """Writes the tables of the jobs done, the hold-out's apart, and FIGURES.md, and prints what they say."""
     data = task / "data"
     data.mkdir(parents=True, exist_ok=True)
     done = [(p, row) for p in points if (row := run_row(p, jobs / p.name)) is not None]
@@ -34,13 +35,28 @@ def compile_all(points: Sequence[Point], jobs: Path, task: Path) -> None:
     dense = [r for r in runs if r.dense]
     inner = leverage_of([r for r in runs if not r.dense], dense)
     write_leverage(data / "leverage.csv", inner)
-    tell("training rows", inner)
+    told = [cost([row for _, row in done], len(points)), *tell("Training rows", inner)]
     sealed = read_runs(data / "holdout_runs.csv")
     if any(not r.dense for r in sealed):
         outer = leverage_of([r for r in sealed if not r.dense], [*dense, *(r for r in sealed if r.dense)])
         write_leverage(data / "holdout.csv", outer)
-        tell("hold-out rows", outer)
-    print(f"{len(done)} of {len(points)} runs")
+        print("\n".join(tell("Hold-out rows, sealed: shown here and written nowhere else", outer)))
+    text = "# Figures of moe_leverage\n\nWritten by `python bench/moe_sweep.py tables`.\n\n" + "\n".join(told) + "\n"
+    (task / "FIGURES.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def cost(rows: Sequence[Mapping[str, object]], planned: int) -> str:
+    """How many runs there are, and what they took."""
+    budgets = Counter(str(row["budget_flops"]) for row in rows)
+    dense = sum(row["experts"] == 0 for row in rows)
+    hours = sum(float(str(row["seconds"])) for row in rows) / 3600
+    flops = sum(float(str(row["flops"])) for row in rows)
+    by_budget = ", ".join(f"{budget}: {n}" for budget, n in sorted(budgets.items(), key=lambda b: float(b[0])))
+    return (
+        f"{len(rows)} of {planned} planned runs are done, {dense} of them dense; by budget {by_budget}. "
+        f"Together {flops:.3g} FLOPs in {hours:.1f} thread-hours of training steps on a shared machine.\n"
+    )
 
 
 def run_row(point: Point, job: Path) -> dict[str, object] | None:
@@ -113,14 +129,17 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, o
         writer.writerows(rows)
 
 
-def tell(what: str, table: Leverage) -> None:
-    """What a reader wants to see first."""
+def tell(what: str, table: Leverage) -> list[str]:
+    """The frontier and the noise behind a table."""
     best = ", ".join(f"{c:.0e}: {loss:.4f}" for c, loss in zip(table.dense_budgets, table.dense_best, strict=True))
-    law = f"{table.offset:.4f} + {table.scale:.4g} C^-{table.exponent:.4f}"
-    print(f"{what}: {len(table.rows)}; dense frontier {law}")
-    print(f"  best dense loss {best}; misfit {table.misfit:.4f}, seed noise {table.noise:.4f} of ln(loss)")
-    for row in sorted(table.rows, key=lambda r: (round(r.C, -10), r.A, r.G)):
-        point = f"{row.name:28s} A {row.A:.4f} G {row.G:5.1f} C {row.C:.3g}"
-        print(f"  {point} EL {row.EL:.3f} +- {row.el_se:.3f} {'*' * row.extrapolated}")
-    if table.left_out:
-        print("  left out:", ", ".join(table.left_out))
+    outside = sum(row.extrapolated for row in table.rows)
+    return [
+        f"## {what}",
+        "",
+        f"- {len(table.rows)} rows, {outside} of them with C_dense beyond the dense budgets",
+        f"- left out, for want of a dense loss as low: {', '.join(table.left_out) or 'none'}",
+        f"- dense frontier {table.offset:.4f} + {table.scale:.4g} C^-{table.exponent:.4f} nats per byte",
+        f"- best dense loss by budget: {best}; misfit {table.misfit:.4f} of ln(loss)",
+        f"- noise between seeds {table.noise:.4f} of ln(loss), pooled",
+        "",
+    ]
