@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from agentlab.descent import NEAR_DAMPING, Limits, Normal, Schedule, descend
-from agentlab.fits import Fit, FitOptions, GroupFit, Sample
+from agentlab.fitting_bootstrap import bootstrap
+from agentlab.fitting_records import Fit, FitOptions, GroupFit, Sample
 from agentlab.law import Law
 from agentlab.objective import Direct
-from agentlab.resampling import bootstrap
 from agentlab.search import Effort, Found, limits_of, search
 from agentlab.types import AgentlabError, FloatArray, IntArray, Rows
 from agentlab.varpro import Bound, Data

@@ -22,6 +22,7 @@
     [data]
     train = "data/leverage.csv"     in this folder, else under $AGENTLAB_DATA
     holdout = "data/holdout.csv"    optional
+    sealed_flops = 9e12             optional: budgets that the tool server `train` refuses, as they make the hold-out
 
 reference.toml holds `formula`, `source` and a table [params] with the published constants.
 """
@@ -81,6 +82,7 @@ class _Law(_Table):
 class _Data(_Table):
     train: str
     holdout: str | None = None
+    sealed_flops: float | None = Field(default=None, gt=0)
 
 
 class _File(_Table):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from agentlab.descent import Schedule, descend
-from agentlab.fits import Fit, FitOptions, GroupFit, Sample
+from agentlab.fitting_records import Fit, FitOptions, GroupFit, Sample
 from agentlab.law import Law
 from agentlab.objective import Direct
 from agentlab.search import limits_of
