@@ -132,22 +132,12 @@ def descend(
     if not len(moving):
         return final
     fixed = None if held is None else held[:, moving]
-    lower, upper, bounded = limits.lower[moving], limits.upper[moving], limits.any
     live, lap = np.arange(len(state.cost)), state.cost
     pace = _Pace.start(len(live), schedule.damping)
     exact = system.exact
     with np.errstate(all="ignore"):
         for count in range(1, schedule.steps + 1):
-            here = state.theta[:, moving]
-            blocked = fixed
-            if bounded:
-                pressed = _pressed(here, state.gradient, lower, upper)
-                blocked = pressed if fixed is None else fixed | pressed
-            step, expected = _step(state, pace.damping, blocked)
-            trial = state.theta.copy()
-            here = here + step
-            trial[:, moving] = np.minimum(np.maximum(here, lower), upper) if bounded else here
-            new = system.at(trial)
+            new, expected = _tried(system, state, pace.damping, fixed, limits)
             gain = np.where(np.isinf(state.cost) & np.isfinite(new.cost), np.inf, state.cost - new.cost)
             better = gain > 0
             small = schedule.tolerance * state.cost + exact
@@ -190,6 +180,23 @@ class _Pace:
 
     def take(self, index: IntArray) -> _Pace:
         return _Pace(self.damping[index], self.growth[index])
+
+
+def _tried(
+    system: System, state: Normal, damping: FloatArray, fixed: BoolArray | None, limits: Limits
+) -> tuple[Normal, FloatArray]:
+    """Every member after one damped step inside the limits, and the gain that was expected of it (B,)."""
+    moving, trial = system.moving, state.theta.copy()
+    here = state.theta[:, moving]
+    if not limits.any:
+        step, expected = _step(state, damping, fixed)
+        trial[:, moving] = here + step
+        return system.at(trial), expected
+    lower, upper = limits.lower[moving], limits.upper[moving]
+    pressed = _pressed(here, state.gradient, lower, upper)
+    step, expected = _step(state, damping, pressed if fixed is None else fixed | pressed)
+    trial[:, moving] = np.minimum(np.maximum(here + step, lower), upper)
+    return system.at(trial), expected
 
 
 def _pressed(here: FloatArray, gradient: FloatArray, lower: FloatArray, upper: FloatArray) -> BoolArray:
