@@ -64,8 +64,10 @@ class Problem:
 
 
 def fit_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
-    """How a task's laws are fitted when the parameters themselves matter."""
-    return FitOptions(starts=starts, residual=task.residual, robust=task.robust, seed=seed, bounds=task.bounds)
+    """How a task's laws are fitted when the parameters themselves matter: never worse than a law they contain."""
+    return FitOptions(
+        starts=starts, residual=task.residual, robust=task.robust, seed=seed, bounds=task.bounds, thorough=True
+    )
 
 
 def search_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
@@ -270,7 +272,7 @@ def _judge_cuts(
 ) -> Outcome:
     rows, errors, dev = judge.rows, [], []
     cuts = judge.final_cuts if final else judge.cuts
-    refit = options if final else replace(options, starts=4)
+    refit = replace(options, starts=24 if final else 4, thorough=False)
     for cut in cuts:
         below, beyond = rows.take(cut.train), rows.take(cut.test)
         part = fit_rows(law, below, refit, warm=fit)
