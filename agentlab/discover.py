@@ -250,6 +250,7 @@ async def finish(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     else:
         records.append({"kind": "law", "entry": None})
     search.trace.append(records)
+    _note_time(search, state["asked"])
     return {}
 
 

@@ -79,7 +79,7 @@ def summary(result: Mapping[str, Any]) -> str:
     counts = result["counts"]
     reasons = ", ".join(f"{v} {k}" for k, v in counts["rejected"].items()) or "none"
     lines += ["", f"tried     {counts['evaluated']} candidates kept; rejected: {reasons}"]
-    lines += [f"cost      {result['cost']['seconds']:.1f} s of search", f"verdict   {result['verdict']}"]
+    lines += [f"cost      {result['cost']['seconds']:.1f} s", f"verdict   {result['verdict']}"]
     lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
     return "\n".join(lines)
 
