@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -23,8 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-runs_app = typer.Typer(help="List, show and resume runs.", no_args_is_help=True, rich_markup_mode=None)
-tools_app = typer.Typer(help="List tool servers' tools and call one.", no_args_is_help=True, rich_markup_mode=None)
+runs_app = typer.Typer(help="List, show and resume runs.", rich_markup_mode=None)
+tools_app = typer.Typer(help="List tool servers' tools and call one.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
 app.add_typer(tools_app, name="tools")
 
@@ -94,13 +93,20 @@ def _carry_out(folder: Path, *, as_json: bool, plain: bool) -> None:
     _print_result(folder, as_json=as_json)
 
 
+def _print_json(value: object) -> None:
+    """One JSON line; numbers that JSON has no word for are the strings "inf", "-inf" and "nan"."""
+    from agentlab.trace import dump
+
+    sys.stdout.write(dump(value).decode())
+
+
 def _print_result(folder: Path, *, as_json: bool) -> None:
     from agentlab import runs
     from agentlab.display import summary
 
     result = runs.result(folder)
     if as_json:
-        print(json.dumps(result))
+        _print_json(result)
     else:
         print(summary(result))
 
@@ -157,7 +163,10 @@ def fit(
         for (g, t), f in found.fits.items()
     ]
     answer = figures | {"params": rounded(found), "intervals": intervals, "fits": quality}
-    print(json.dumps(answer) if as_json else fitted(answer))
+    if as_json:
+        _print_json(answer)
+    else:
+        print(fitted(answer))
 
 
 def _data_first(words: list[str]) -> list[str]:
@@ -174,7 +183,10 @@ def predict(
     from agentlab.predict import predict as at_points
 
     answer = at_points(run, words or [])
-    print(json.dumps(answer) if as_json else predictions(answer))
+    if as_json:
+        _print_json(answer)
+    else:
+        print(predictions(answer))
 
 
 @app.command()
@@ -190,13 +202,24 @@ def tasks(
         case []:
             found = [load_task(name) for name in task_names()]
             rows = [{"name": t.name, "title": t.title} for t in found]
-            print(json.dumps(rows) if as_json else "\n".join(f"{r['name']:24s} {r['title']}" for r in rows))
-            if not as_json and rows:
+            if as_json:
+                _print_json(rows)
+                return
+            for row in rows:
+                print(f"{row['name']:24s} {row['title']}")
+            if rows:
                 print(f"\nnext: agentlab tasks show {rows[0]['name']}")
         case ["show", name]:
             print(task_page(load_task(name), as_json=as_json))
         case other:
             raise UsageError(f"agentlab tasks: {' '.join(other)!r} is not `show NAME`")
+
+
+@runs_app.callback(invoke_without_command=True)
+def runs_top(ctx: typer.Context) -> None:
+    """List, show and resume runs."""
+    if ctx.invoked_subcommand is None:
+        runs_list()
 
 
 @runs_app.command("list")
@@ -206,7 +229,7 @@ def runs_list(out: str = "runs", as_json: Json = False) -> None:
 
     rows = [runs.status(folder) for folder in runs.list_runs(out)]
     if as_json:
-        print(json.dumps(rows))
+        _print_json(rows)
         return
     for row in rows:
         print(f"{row['run']:32s} {row['state']:12s} {row['evaluated']:>6} candidates  {row['formula']}")
@@ -233,6 +256,13 @@ def runs_resume(run: str, out: str = "runs", as_json: Json = False, plain: Plain
     _carry_out(runs.find(run, out), as_json=as_json, plain=plain)
 
 
+@tools_app.callback(invoke_without_command=True)
+def tools_top(ctx: typer.Context) -> None:
+    """List tool servers' tools and call one."""
+    if ctx.invoked_subcommand is None:
+        tools_list()
+
+
 @tools_app.command("list")
 def tools_list(as_json: Json = False) -> None:
     """List every tool of every server."""
@@ -240,7 +270,7 @@ def tools_list(as_json: Json = False) -> None:
 
     found = list_tools()
     if as_json:
-        print(json.dumps(found))
+        _print_json(found)
         return
     for tool in found:
         print(f"{tool['name']:18s} {tool['description'].splitlines()[0]}")
@@ -248,12 +278,14 @@ def tools_list(as_json: Json = False) -> None:
 
 
 @tools_app.command("call")
-def tools_call(tool: Annotated[str, typer.Argument(metavar="SERVER.TOOL")], words: Words = None) -> None:
-    """Call one tool: values are read as JSON where they are JSON, else as text."""
+def tools_call(
+    tool: Annotated[str, typer.Argument(metavar="SERVER.TOOL")], words: Words = None, _json: Json = True
+) -> None:
+    """Call one tool: values are read as JSON where they are JSON, else as text; the answer is JSON."""
     from agentlab.toolbox import call_once
     from agentlab.words import tool_arguments
 
-    print(json.dumps(call_once(tool, tool_arguments(words or []))))
+    _print_json(call_once(tool, tool_arguments(words or [])))
 
 
 @app.command()
@@ -263,7 +295,7 @@ def doctor(as_json: Json = False) -> None:
 
     findings = examine()
     if as_json:
-        print(json.dumps(findings))
+        _print_json(findings)
         return
     for name, finding in findings.items():
         print(f"{name:14s} {finding}")

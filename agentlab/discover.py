@@ -10,11 +10,11 @@ The graph's state is a cursor; everything else is in the trace.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -29,7 +29,7 @@ from agentlab.archive import Archive
 from agentlab.proposers import Proposer
 from agentlab.toolbox import Toolbox
 from agentlab.trace import Record, Trace, dump, entry_record, outcome_record, read, read_entry, read_outcome
-from agentlab.types import DEFAULT_CANDIDATES, Budget, Entry, Outcome, Proposal
+from agentlab.types import DEFAULT_CANDIDATES, BackendError, Budget, Entry, Outcome, Proposal
 
 CHUNK = 8
 """Formulas a tool call."""
@@ -41,6 +41,7 @@ GATE_SHARE = 0.5
 """Nats a row by which a candidate's description length may exceed the best before its refits are skipped."""
 
 TRACE = "trace.jsonl"
+TIMING = "timing.jsonl"
 
 NOTHING_NEW = Outcome("rejected", "nothing new to propose")
 
@@ -80,7 +81,10 @@ class Block:
 
 @dataclass
 class Search:
-    """Everything a running search holds; handed to the graph's nodes as their context."""
+    """Everything a running search holds; handed to the graph's nodes as their context.
+
+    `before` is the seconds that were spent before a resume.
+    """
 
     folder: Path
     rows: int
@@ -93,14 +97,13 @@ class Search:
     archive: Archive = field(default_factory=Archive)
     blocks: deque[Block] = field(default_factory=deque)
     started: float = field(default_factory=time.monotonic)
+    before: float = 0.0
     interrupted: bool = False
 
     @property
     def limit(self) -> int | None:
-        """Candidates at which the run stops: the budget's, or the default where no budget of any kind is set."""
-        if self.budget.candidates is None and all(
-            getattr(self.budget, f.name) is None for f in dataclasses.fields(Budget)
-        ):
+        """Candidates at which the run stops: the budget's, or the default where the clock does not stop it either."""
+        if self.budget.candidates is None and self.budget.seconds is None:
             return DEFAULT_CANDIDATES
         return self.budget.candidates
 
@@ -150,7 +153,8 @@ async def approve(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
         return {"stop": "interrupted"}
     if search.limit is not None and state["asked"] >= search.limit:
         return {"stop": "candidates"}
-    if search.budget.seconds is not None and time.monotonic() - search.started >= search.budget.seconds:
+    spent = search.before + time.monotonic() - search.started
+    if search.budget.seconds is not None and spent >= search.budget.seconds:
         return {"stop": "seconds"}
     return {}
 
@@ -181,8 +185,19 @@ async def judge(search: Search, formulas: Sequence[str], effort: str, gate: floa
     """Outcomes of the formulas in order, asked of the tool `fit.laws` in chunks, side by side."""
     chunks = [list(formulas[i : i + CHUNK]) for i in range(0, len(formulas), CHUNK)]
     fixed = {"data": str(search.folder), "effort": effort, "gate": gate, "seed": search.seed}
-    answers = await asyncio.gather(*(search.toolbox.call("fit.laws", {**fixed, "formulas": c}) for c in chunks))
-    return [read_outcome(o) for answer in answers for o in answer["outcomes"]]
+    answers = await asyncio.gather(*(_judge_chunk(search, chunk, fixed) for chunk in chunks))
+    return [outcome for answer in answers for outcome in answer]
+
+
+async def _judge_chunk(search: Search, formulas: list[str], fixed: dict[str, Any]) -> list[Outcome]:
+    """Outcomes of one call; where the server dies of it, each formula is asked alone and the culprit is rejected."""
+    try:
+        answer = await search.toolbox.call("fit.laws", {**fixed, "formulas": formulas})
+        return [read_outcome(o) for o in answer["outcomes"]]
+    except BackendError:
+        if len(formulas) == 1:
+            return [Outcome("rejected", "the tool server died of it")]
+    return [(await _judge_chunk(search, [formula], fixed))[0] for formula in formulas]
 
 
 async def record(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
@@ -207,14 +222,15 @@ async def record(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
 
 
 def _note_time(search: Search, committed: int) -> None:
-    seconds = time.monotonic() - search.started
-    with (search.folder / "timing.jsonl").open("ab") as file:
+    seconds = search.before + time.monotonic() - search.started
+    # Clock times are a convenience: a full disk must not end a run for them.
+    with suppress(OSError), (search.folder / TIMING).open("ab") as file:
         file.write(dump({"committed": committed, "seconds": round(seconds, 4)}))
 
 
 def _tell(search: Search, asked: int, phase: str) -> None:
     archive = search.archive
-    seconds = time.monotonic() - search.started
+    seconds = search.before + time.monotonic() - search.started
     rejected = sum(archive.rejected.values())
     get_stream_writer()(Progress(asked, len(archive), search.limit, archive.best(), rejected, seconds, phase))
 
@@ -275,9 +291,16 @@ async def run(search: Search) -> AsyncIterator[Progress]:
         return
     steps = 50 + 12 * ((search.limit or 1_000_000) // search.half + 4)
     stream = build().astream(cursor, {"recursion_limit": steps}, context=search, stream_mode="custom")
-    async for progress in stream:
-        if isinstance(progress, Progress):
-            yield progress
+    try:
+        async for progress in stream:
+            if isinstance(progress, Progress):
+                yield progress
+    finally:
+        # A failed call must not leave the next block's calls running: the servers could not be stopped under them.
+        calls = [b.calls for b in search.blocks if b.calls is not None]
+        for one in calls:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
 
 def restore(search: Search) -> Cursor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from agentlab.trace import dump
 from agentlab.types import Task
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def task_page(task: Task, *, as_json: bool) -> str:
         "reference": None if reference is None else {"formula": reference.formula, "source": reference.source},
     }
     if as_json:
-        return json.dumps(page)
+        return dump(page).decode().strip()
     lines = [f"{task.name}: {task.title}", ""]
     lines += [f"  {v.name:16s} {v.unit:12s} {v.description}" for v in task.features]
     lines += [f"  -> {', '.join(task.targets)}   (scale {task.scale}, at most {task.max_params} parameters)"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
 import json
 import os
 import re
@@ -17,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.catalog import find_proposer
-from agentlab.discover import TRACE, Progress, Search, run
+from agentlab.discover import TIMING, TRACE, Progress, Search, run
 from agentlab.law import parse
 from agentlab.run_rows import Intake, read_rows, write_rows
 from agentlab.toolbox import ServerSpec, Toolbox
-from agentlab.trace import SCHEMA, Record, Trace, number, read, rewind
+from agentlab.trace import SCHEMA, Record, Trace, follow, number, read, rewind
 from agentlab.types import AgentlabError, Budget, EvaluationError, RunConfig
 from agentlab.words import UsageError
 
 CONFIG = "config.json"
 LAW = "law.json"
-HOLDOUT = "holdout.json"
+LOCK = "lock"
 
 
 class NoLawError(AgentlabError):
@@ -42,6 +43,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
     Folders are claimed by making them, so two runs may share `out`.
     """
     find_proposer(config.proposer)
+    _refuse_unbuilt(config)
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
@@ -51,6 +53,17 @@ def create(config: RunConfig, intake: Intake) -> Path:
     except OSError as error:
         raise UsageError(f"out={out}: {error.strerror}: {error.filename}; give a folder that can be written") from error
     return folder
+
+
+def _refuse_unbuilt(config: RunConfig) -> None:
+    """Keys of the contract whose part is not built yet are refused rather than ignored."""
+    default = RunConfig()
+    for key in ("model", "base_url", "blind", "experiments", "replicas", "sandbox", "engine", "address"):
+        if getattr(config, key) != getattr(default, key):
+            raise UsageError(f"{key}={getattr(config, key)}: nothing here uses it yet; leave it out")
+    for key in ("usd", "tokens", "flops"):
+        if getattr(config.budget, key) is not None:
+            raise UsageError(f"budget.{key}= limits nothing here yet; use budget.candidates= or budget.seconds=")
 
 
 _ELSEWHERE = frozenset({"out", "data", "holdout", "address", "base_url", "workers", "task"})
@@ -89,7 +102,19 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
-    """Run or resume the search in a folder until its law is on record, then have the hold-out scored."""
+    """Run or resume the search in a folder until its law is on record, then have the hold-out scored.
+
+    Raises UsageError where another process is at it: two writers would spoil the trace.
+    """
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{folder} is being run by another process; wait for it, or stop it first") from None
+        _carry_out(folder, watch)
+
+
+def _carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
     records = list(read(folder / TRACE)) if (folder / TRACE).exists() else []
     if not any(r["kind"] == "law" for r in records):
         if (folder / TRACE).exists():
@@ -126,6 +151,7 @@ async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
                 proposer=find_proposer(config.proposer)(task, config.seed),
                 toolbox=toolbox,
                 trace=trace,
+                before=_seconds(folder),
             )
             _finish_on_interrupt(search)
             async for progress in run(search):
@@ -196,10 +222,10 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def _seconds(folder: Path) -> float:
-    times = [r["seconds"] for r in read(folder / "timing.jsonl")] if (folder / "timing.jsonl").exists() else []
-    # A resumed run starts its clock anew: the parts add up where the clock falls back.
-    ends = [a for a, b in zip(times, [*times[1:], -1.0], strict=True) if b < a]
-    return round(float(sum(ends)), 3)
+    """Seconds spent on a run up to its last note; notes add up over resumes."""
+    path = folder / TIMING
+    last = follow(path)[0][-1:] if path.exists() else []
+    return round(float(last[0]["seconds"]), 3) if last else 0.0
 
 
 def _verdict(law: Record, holdout: Record) -> str:

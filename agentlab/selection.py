@@ -36,6 +36,9 @@ DEV_CUT = 0.75
 FAR = 5.0
 """Noise scales beyond which an error on a hidden row counts linearly."""
 
+FOLDS = 4
+"""Folds where nothing orders the rows (DESIGN section 4)."""
+
 BOX_POINTS = 128
 VIOLATION_COST = 0.25
 """Nats a row that a violated constraint adds to the objective while searching; the final choice excludes violators."""
@@ -61,6 +64,7 @@ class Problem:
     box: dict[str, FloatArray]
     limits: dict[str, tuple[float, float]]
     noise: dict[str, float]
+    ordered: bool
 
 
 def fit_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
@@ -79,9 +83,12 @@ def problem(task: Task, rows: Rows, seed: int = 0) -> Problem:
     """Prepare a task's rows for judging: cuts, points of the extrapolation box, the noise of the data."""
     cuts = {share: make_cut(task, rows, share, seed) for share in {*SEARCH_CUTS, *FINAL_CUTS}}
     noise = {t: estimate_noise(task, rows, t) for t in task.targets}
-    search = _distinct([cuts[s] for s in SEARCH_CUTS]) if rows.scale is not None else _folds(rows, seed)
-    final = _distinct([cuts[s] for s in FINAL_CUTS]) if rows.scale is not None else search
-    return Problem(task, rows, search, final, box_points(task, rows), _limits(rows), noise)
+    folds = _distinct(rows, _folds(rows, seed))
+    ordered = rows.scale is not None
+    search = (_distinct(rows, [cuts[s] for s in SEARCH_CUTS]) if ordered else ()) or folds
+    final = (_distinct(rows, [cuts[s] for s in FINAL_CUTS]) if ordered else ()) or folds
+    by_scale = ordered and search is not folds
+    return Problem(task, rows, search, final, box_points(task, rows), _limits(rows), noise, by_scale)
 
 
 def make_cut(task: Task, rows: Rows, share: float, seed: int = 0) -> Cut:
@@ -127,19 +134,22 @@ def _budgets(scale: FloatArray) -> FloatArray:
     return np.repeat(values[ends], ends - starts + 1)[place]
 
 
-def _distinct(cuts: Sequence[Cut]) -> tuple[Cut, ...]:
+def _distinct(rows: Rows, cuts: Sequence[Cut]) -> tuple[Cut, ...]:
+    """The cuts that differ and have rows of some weight on both sides."""
     kept: dict[bytes, Cut] = {}
     for cut in cuts:
-        if cut.test.any():
+        if rows.weight[cut.test].sum() > 0 and rows.weight[cut.train].sum() > 0:
             kept[cut.test.tobytes()] = cut
     return tuple(kept.values())
 
 
-def _folds(rows: Rows, seed: int, folds: int = 4) -> tuple[Cut, ...]:
-    """Seeded folds over training runs, for tasks without a scale."""
-    runs = np.unique(rows.run)
-    order = np.random.default_rng(seed).permutation(len(runs))
-    part = order[np.searchsorted(runs, rows.run)] % folds
+def _folds(rows: Rows, seed: int) -> tuple[Cut, ...]:
+    """Four seeded folds over training runs, or over rows where there are fewer than four runs."""
+    unit = rows.run if len(np.unique(rows.run)) >= FOLDS else np.arange(len(rows))
+    values = np.unique(unit)
+    folds = min(FOLDS, len(values))
+    order = np.random.default_rng(seed).permutation(len(values))
+    part = order[np.searchsorted(values, unit)] % folds
     return tuple(Cut(f / folds, part != f, part == f) for f in range(folds))
 
 
@@ -280,12 +290,12 @@ def _judge_cuts(
             return replace(outcome, status="rejected", reason="does not fit below a cut")
         predicted = part.predict(law, beyond)
         errors.append(float(np.mean(_log_errors(judge, beyond, predicted))))
-        if rows.scale is None or cut is _nearest(cuts, DEV_CUT):
+        if not judge.ordered or cut is _nearest(cuts, DEV_CUT):
             dev.append((beyond, predicted))
     n = len(rows) * len(judge.task.targets)
     objective = outcome.mdl + 0.5 * n * float(np.mean(errors)) + VIOLATION_COST * n * len(outcome.violations)
     score = _pool(dev, judge.task.targets)
-    if not math.isfinite(objective) or not math.isfinite(score.nmse):
+    if not math.isfinite(objective) or not math.isfinite(score.mae):
         return replace(outcome, status="rejected", reason="not finite beyond a cut")
     return replace(outcome, objective=objective, cuts=tuple(errors), dev=score)
 

@@ -103,6 +103,7 @@ def _task_intake(config: RunConfig) -> Intake:
         features=features,
         max_params=_max_params(config) or task.max_params,
         residual=_residual(config) or task.residual,
+        robust=config.robust or task.robust,
     )
     path = Path(task.train_file)
     read = read_columns(path, _kinds(task, path, read_header(path)[1], ()))
@@ -245,7 +246,7 @@ def _completed(plan: Task, config: RunConfig, read: Columns, search: IntArray, n
     residual = _residual(config) or ("log" if positive else "plain")
     if not config.residual:
         notes.append(f"residual: {residual} (residual=log|plain to change)")
-    task = replace(task, residual=residual)
+    task = replace(task, residual=residual, robust=config.robust or task.robust)
     if task.run and not config.run and len(set(read.values[task.run][search].tolist())) < len(search):
         notes.append(f"run: rows with the same {task.run} are one run (run= to change)")
     if config.max_params is None:

@@ -22,7 +22,10 @@ from agentlab.types import BackendError, EvaluationError
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """One thread a server: as many servers as cores compute side by side, and sums do not depend on the machine."""
 
-_KEEP = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "AGENTLAB_DATA", "AGENTLAB_JOBS")
+_KEEP = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
+    *("CUDA_VISIBLE_DEVICES", "AGENTLAB_DATA", "AGENTLAB_JOBS", "AGENTLAB_MAX_JOBS"),
+)
 """What of our environment a tool server gets: no keys, no tokens."""
 
 
@@ -113,6 +116,9 @@ class _Copy:
                 ready.set_result(client)
                 await end.wait()
         except (OSError, MCPError, RuntimeError, ExceptionGroup):
+            # What a dying server leaves behind; whoever called it is told by the call itself.
+            pass
+        finally:
             if not ready.done():
                 ready.set_exception(
                     BackendError(f"tool server {self._spec.name!r} did not start; try: python -m {self._spec.module}")

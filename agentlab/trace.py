@@ -70,8 +70,8 @@ def _write_whole(file: FileIO, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def dump(record: Record) -> bytes:
-    """One record as one line; non-finite numbers are written as the strings "inf", "-inf" and "nan"."""
+def dump(record: object) -> bytes:
+    """Any JSON value as one line; non-finite numbers are written as the strings "inf", "-inf" and "nan"."""
     return json.dumps(_plain(record), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 

@@ -133,3 +133,31 @@ def test_the_choice_prefers_laws_that_break_nothing() -> None:
     assert selection.choose([failed, better_but_broken, good]) == 2
     assert selection.choose([failed, better_but_broken]) == 1
     assert selection.choose([failed]) is None
+
+
+def test_rows_that_nothing_orders_or_weighs_are_still_judged() -> None:
+    task, rows = planted(40)
+    law = parse("E + A/N**a", task.names)
+    weight = np.where(np.arange(40) < 30, 1.0, 0.0)
+    cases = {
+        "one scale value": replace(rows, scale=np.full(40, 1e18)),
+        "one run": replace(rows, scale=None, run=np.zeros(40, dtype=np.int64)),
+        "three runs": replace(rows, scale=None, run=np.arange(40) % 3),
+        "no weight at the top": replace(rows, scale=np.arange(40.0), weight=weight),
+    }
+    for name, case in cases.items():
+        judge = selection.problem(replace(task, scale=None if case.scale is None else "N"), case)
+        outcome = selection.evaluate(law, judge, selection.search_options(task, 6))
+        assert outcome.status == "ok", name
+        assert outcome.dev is not None, name
+    few = selection.problem(task, rows.take(np.argsort(rows.scale)[:5]))
+    line = selection.evaluate(parse("A/N**a", task.names), few, selection.search_options(task, 6))
+    assert line.status == "ok"
+
+
+def test_a_constant_top_is_no_reason_to_reject_a_law() -> None:
+    task, rows = planted(40)
+    assert rows.scale is not None
+    top = rows.scale > np.quantile(rows.scale, 0.7)
+    flat = replace(rows, targets={"loss": np.where(top, 2.0, rows.targets["loss"])})
+    assert judged("E + A/N**a + B/D**b", task, flat).status == "ok"

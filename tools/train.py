@@ -113,7 +113,7 @@ def cache() -> Path:
 
 def jobs_folder() -> Path:
     """Where jobs lie."""
-    return Path(os.environ.get(JOBS) or cache() / "jobs")
+    return Path(os.environ.get(JOBS) or cache() / "jobs").resolve()
 
 
 @server.tool(annotations=_annotations(reads=True))
@@ -137,7 +137,7 @@ async def start(
 ) -> Job:
     """Starts training and returns at once; the same config again resumes an unfinished job or shows a finished one."""
     plan = await _plan(config)
-    _refuse_sealed(task, max(_number(plan["flops"]), _number(config.get("flops"))), sealed_key)
+    _refuse_sealed(task, config.get("corpus"), max(_number(plan["flops"]), _number(config.get("flops"))), sealed_key)
     canonical = json.dumps(config, sort_keys=True)
     job = name or hashlib.sha256(canonical.encode()).hexdigest()[:12]
     folder = jobs_folder() / job
@@ -227,13 +227,26 @@ def _number(value: JsonValue) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _refuse_sealed(task: str | None, flops: float, key: str | None) -> None:
+def _refuse_sealed(task: str | None, corpus: JsonValue, flops: float, key: str | None) -> None:
+    """Refuse a budget at or above the hold-out of the task, or, where none is named, of any task with this corpus."""
     if task is None:
+        for name in _tasks_of(corpus):
+            _refuse_sealed(name, corpus, flops, key)
         return
     opened = os.environ.get(SEALED_KEY)
     limit = tomllib.loads(_task_file(task, "task.toml").read_text(encoding="utf-8")).get("data", {}).get("sealed_flops")
     if limit is not None and flops >= limit and not (opened and key == opened):
         raise ToolError(f"{flops:.4g} FLOPs is in the sealed hold-out of {task}: ask for less than {limit:.4g}")
+
+
+def _tasks_of(corpus: JsonValue) -> list[str]:
+    """The installed tasks whose pinned text is the one in the folder `corpus`."""
+    text = Path(str(corpus)) / "train.bin"
+    if not text.is_file():
+        return []
+    digest = hashlib.sha256(text.read_bytes()).hexdigest()
+    pins = sorted(Path(str(files("agentlab.tasks"))).glob("*/corpus.toml"))
+    return [p.parent.name for p in pins if tomllib.loads(p.read_text(encoding="utf-8")).get("train_sha256") == digest]
 
 
 def _task_file(task: str, name: str) -> Path:
@@ -256,6 +269,7 @@ def _launch(folder: Path, config: dict[str, JsonValue], nice: int) -> None:
     _write_json(folder / "config.json", config)
     _write_json(folder / "run.json", {**config, "out": str(folder)})
     (folder / "cancelled").unlink(missing_ok=True)
+    (folder / "errors.txt").unlink(missing_ok=True)  # what an earlier attempt said is not this one's failure
     threads = int(_number(config.get("threads"))) or 1
     started = start_process(
         ["nice", "-n", str(nice), sys.executable, str(_program("main.py")), str(folder / "run.json")],
