@@ -35,21 +35,22 @@ Plain = Annotated[bool, typer.Option("--plain", help="Plain progress lines, no l
 def main() -> NoReturn:
     """Run the command line; a mistake of the user's ends in one line and its exit code."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except AgentlabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        print("agentlab: stopped; `agentlab runs` lists what can be resumed", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except typer.TyperException as error:
         print(f"agentlab: {_one_line(error)}; see agentlab --help", file=sys.stderr)
         sys.exit(2)
-    sys.exit(0)
+    # Ctrl-C and typer.Exit come back as a code.
+    if code == STOPPED:
+        print("agentlab: stopped; `agentlab runs` lists what `agentlab runs resume` can continue", file=sys.stderr)
+    sys.exit(code or 0)
+
+
+STOPPED = 130
 
 
 def _one_line(error: typer.TyperException) -> str:
@@ -69,16 +70,19 @@ def discover(
     words: Words = None, as_json: Json = False, plain: Plain = False, dry_run: Annotated[bool, typer.Option()] = False
 ) -> None:
     """Find a law: task=NAME, or data=FILE.csv target=COL features=A,B."""
-    from agentlab import runs
-    from agentlab.table import intake
     from agentlab.types import RunConfig
-    from agentlab.words import read_words
+    from agentlab.words import read_words, refuse_unbuilt
 
     config = read_words(words or [], RunConfig)
+    refuse_unbuilt(config)
+    from agentlab.table import intake
+
     taken = intake(config)
     if dry_run:
-        _dry_run(taken, config)
+        _dry_run(taken, config, as_json=as_json)
         return
+    from agentlab import runs
+
     folder = runs.create(config, taken)
     print("\n".join([f"run {folder}", *taken.notes]), file=sys.stderr)
     _carry_out(folder, as_json=as_json, plain=plain)
@@ -111,11 +115,16 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
         print(summary(result))
 
 
-def _dry_run(taken: Intake, config: RunConfig) -> None:
+def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
     from agentlab.types import DEFAULT_CANDIDATES
 
     task, rows = taken.task, taken.rows
     hidden = len(taken.holdout) if taken.holdout is not None else "the task's own" if task.holdout_file else "none"
+    if as_json:
+        plan = {"task": task.name, "rows": len(rows), "holdout": hidden, "groups": len(rows.groups)}
+        choices = {"scale": task.scale, "residual": task.residual, "robust": task.robust, "max_params": task.max_params}
+        _print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES})
+        return
     print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
     for note in taken.notes:
         print(note)

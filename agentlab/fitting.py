@@ -156,7 +156,8 @@ def _fit_alike(law: Law, samples: Sequence[Sample], options: FitOptions) -> list
         some = np.random.default_rng(options.seed).choice(whole.y.shape[1], SEARCH_ROWS, replace=False)
         seen = whole.rows(np.sort(some))
     # first order: d log f = df / y
-    easy = replace(seen, weight=seen.weight / seen.y**2) if options.residual == "log" else seen
+    with np.errstate(all="ignore"):  # a target near the smallest number: the fit comes out non-finite, and says so
+        easy = replace(seen, weight=seen.weight / seen.y**2) if options.residual == "log" else seen
     effort = Effort(options.starts, options.max_steps, CANDIDATES, options.seed)
     warm = [s.warm for s in samples]
     found = search(law, easy, options.bounds, effort, warm)

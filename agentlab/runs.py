@@ -43,7 +43,6 @@ def create(config: RunConfig, intake: Intake) -> Path:
     Folders are claimed by making them, so two runs may share `out`.
     """
     find_proposer(config.proposer)
-    _refuse_unbuilt(config)
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
@@ -53,17 +52,6 @@ def create(config: RunConfig, intake: Intake) -> Path:
     except OSError as error:
         raise UsageError(f"out={out}: {error.strerror}: {error.filename}; give a folder that can be written") from error
     return folder
-
-
-def _refuse_unbuilt(config: RunConfig) -> None:
-    """Keys of the contract whose part is not built yet are refused rather than ignored."""
-    default = RunConfig()
-    for key in ("model", "base_url", "blind", "experiments", "replicas", "sandbox", "engine", "address"):
-        if getattr(config, key) != getattr(default, key):
-            raise UsageError(f"{key}={getattr(config, key)}: nothing here uses it yet; leave it out")
-    for key in ("usd", "tokens", "flops"):
-        if getattr(config.budget, key) is not None:
-            raise UsageError(f"budget.{key}= limits nothing here yet; use budget.candidates= or budget.seconds=")
 
 
 _ELSEWHERE = frozenset({"out", "data", "holdout", "address", "base_url", "workers", "task"})
@@ -232,6 +220,8 @@ def _verdict(law: Record, holdout: Record) -> str:
     """The run in a sentence; scores are numbers, or "inf" where a law broke down."""
     found, reference = holdout.get("holdout"), holdout.get("reference_refitted") or holdout.get("reference")
     text = f"predicts the hidden top quarter by scale with a mean error of {_percent(law['dev'])}"
+    if number(law["dev"]["r2"]) < 0:
+        text += " (worse than their mean would)"
     if found is not None:
         text += f" and the sealed hold-out with {_percent(found)} (R2 {number(found['r2']):.3f})"
         if reference is not None:

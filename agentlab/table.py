@@ -303,9 +303,18 @@ def _searched(task: Task, read: Columns, index: IntArray, asked: int | None) -> 
 
 
 def _check_holdout(task: Task, rows: Rows, sealed: Rows) -> None:
+    searched, hidden = _as_tuples(rows), _as_tuples(sealed)
+    if hidden <= searched:
+        raise TableError(
+            f"holdout=: all {len(sealed)} rows are among the {len(rows)} that are fitted; give rows of their own"
+        )
     strangers = sorted(set(sealed.groups) - set(rows.groups))
     if strangers:
         raise TableError(
             f"holdout=: group {strangers[0]!r} of column {task.group!r} has no rows to fit; leave it out with where=, "
             "or let train= keep rows of it"
         )
+
+
+def _as_tuples(rows: Rows) -> set[tuple[object, ...]]:
+    return set(zip(rows.group, *rows.columns.values(), *rows.targets.values(), strict=True))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from agentlab.errors import AgentlabError, nearest
+from agentlab.types import RunConfig
 
 T = TypeVar("T")
 
@@ -114,6 +115,17 @@ def _positive(value: float, key: str, given: str) -> float:
     if not value > 0:
         raise UsageError(f"{given}: {key}={value:g} is not more than 0")
     return value
+
+
+def refuse_unbuilt(config: RunConfig) -> None:
+    """Keys of the contract whose part is not built yet are refused rather than ignored."""
+    default = RunConfig()
+    for key in ("model", "base_url", "blind", "experiments", "replicas", "sandbox", "engine", "address"):
+        if getattr(config, key) != getattr(default, key):
+            raise UsageError(f"{key}={getattr(config, key)}: nothing here uses it yet; leave it out")
+    for key in ("usd", "tokens", "flops"):
+        if getattr(config.budget, key) is not None:
+            raise UsageError(f"budget.{key}= limits nothing here yet; use budget.candidates= or budget.seconds=")
 
 
 def tool_arguments(words: Sequence[str]) -> dict[str, Any]:

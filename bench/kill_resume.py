@@ -47,7 +47,8 @@ def discover_words() -> list[str]:
         "target=loss",
         "features=n,d",
         "holdout=n*d>1e19",
-        "budget.candidates=200",
+        "budget.candidates=64",
+        "window=16",
         "seed=1",
     ]
 

@@ -150,7 +150,7 @@ def test_rows_that_nothing_orders_or_weighs_are_still_judged() -> None:
         outcome = selection.evaluate(law, judge, selection.search_options(task, 6))
         assert outcome.status == "ok", name
         assert outcome.dev is not None, name
-    few = selection.problem(task, rows.take(np.argsort(rows.scale)[:5]))
+    few = selection.problem(task, rows.take(np.arange(5)))
     line = selection.evaluate(parse("A/N**a", task.names), few, selection.search_options(task, 6))
     assert line.status == "ok"
 

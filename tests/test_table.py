@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agentlab.csv_header import TableError
 from agentlab.run_rows import Intake
 from agentlab.table import default_max_params, file_rows, intake
 from agentlab.types import ALL, AgentlabError, RunConfig
@@ -107,7 +108,11 @@ def test_where_train_and_holdout_choose_rows(tmp_path: Path) -> None:
 def test_a_holdout_file_is_read_with_the_same_columns(tmp_path: Path) -> None:
     (tmp_path / "sealed").mkdir()
     sealed = table(tmp_path / "sealed", rows=6)
-    got = take(table(tmp_path), holdout=str(sealed), where="n>1e6")
+    data = table(tmp_path)
+    with pytest.raises(TableError, match="all 5 rows are among the 20 that are fitted"):
+        take(data, holdout=str(sealed), where="n>1e6")
+    sealed.write_text(sealed.read_text().replace("\n1", "\n4"))
+    got = take(data, holdout=str(sealed), where="n>1e6")
     assert got.holdout is not None
     assert len(got.holdout) == 5
     assert len(got.rows) == 20
