@@ -267,6 +267,8 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
     if not fit.ok:
         return Outcome("rejected", fit.reason, **shape)  # type: ignore[arg-type]
     mdl = description_length(law, fit, judge)
+    if not math.isfinite(mdl):
+        return Outcome("rejected", "non-finite", **shape)  # type: ignore[arg-type]
     if not mdl <= gate:
         return Outcome("rejected", "outclassed", mdl=mdl, **shape)  # type: ignore[arg-type]
     if not final and options.robust != "none":

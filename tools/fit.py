@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from agentlab import selection
 from agentlab.fitting import FitOptions, bootstrap, fit_rows
 from agentlab.law import Law, parse
 from agentlab.run_rows import read_rows
-from agentlab.trace import outcome_record
+from agentlab.trace import dump, outcome_record
 from agentlab.types import AgentlabError, Outcome, Score
 
 server = MCPServer(
@@ -102,7 +103,10 @@ def laws(
     judge = _problem(data)
     options = _options(judge, effort, seed)
     limit = math.inf if gate is None else gate
-    return Judged(outcomes=[outcome_record(_judge(f, judge, options, limit, effort)) for f in formulas])
+    # JSON has no word for infinities: they travel as the trace writes them.
+    return Judged(
+        outcomes=[json.loads(dump(outcome_record(_judge(f, judge, options, limit, effort)))) for f in formulas]
+    )
 
 
 @server.tool(annotations=_READ)
