@@ -108,6 +108,11 @@ class Search:
         return self.budget.candidates
 
     @property
+    def seconds(self) -> float:
+        """Seconds spent on the run so far, before a resume included."""
+        return self.before + time.monotonic() - self.started
+
+    @property
     def half(self) -> int:
         """Asks a block: half the window."""
         return max(self.window // 2, 1)
@@ -153,8 +158,7 @@ async def approve(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
         return {"stop": "interrupted"}
     if search.limit is not None and state["asked"] >= search.limit:
         return {"stop": "candidates"}
-    spent = search.before + time.monotonic() - search.started
-    if search.budget.seconds is not None and spent >= search.budget.seconds:
+    if search.budget.seconds is not None and search.seconds >= search.budget.seconds:
         return {"stop": "seconds"}
     return {}
 
@@ -203,13 +207,8 @@ async def _judge_chunk(search: Search, formulas: list[str], fixed: dict[str, Any
 async def record(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     """Commit the oldest block once its outcomes are there: trace first, then the archive."""
     search = runtime.context
-    if (
-        not search.blocks
-        or len(search.blocks[0].outcomes) < len(search.blocks[0].proposals)
-        or not search.blocks[0].calls
-    ):
-        return {}
-    if not search.blocks[0].calls.done():
+    oldest = search.blocks[0].calls if search.blocks else None
+    if oldest is None or not oldest.done() or len(search.blocks[0].outcomes) < len(search.blocks[0].proposals):
         return {}
     block = search.blocks.popleft()
     entries = [Entry(p.index, p, o) for p, o in zip(block.proposals, block.outcomes, strict=True)]
@@ -222,17 +221,15 @@ async def record(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
 
 
 def _note_time(search: Search, committed: int) -> None:
-    seconds = search.before + time.monotonic() - search.started
     # Clock times are a convenience: a full disk must not end a run for them.
     with suppress(OSError), (search.folder / TIMING).open("ab") as file:
-        file.write(dump({"committed": committed, "seconds": round(seconds, 4)}))
+        file.write(dump({"committed": committed, "seconds": round(search.seconds, 4)}))
 
 
 def _tell(search: Search, asked: int, phase: str) -> None:
     archive = search.archive
-    seconds = search.before + time.monotonic() - search.started
     rejected = sum(archive.rejected.values())
-    get_stream_writer()(Progress(asked, len(archive), search.limit, archive.best(), rejected, seconds, phase))
+    get_stream_writer()(Progress(asked, len(archive), search.limit, archive.best(), rejected, search.seconds, phase))
 
 
 def decide(state: Cursor, runtime: Runtime[Search]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from agentlab.fitting import fit_rows
 from agentlab.law import parse
-from agentlab.metrics import pooled
+from agentlab.metrics import digits, pooled
 from agentlab.run_rows import read_rows, read_sealed
 from agentlab.selection import fit_options
 from agentlab.table import file_rows
@@ -92,7 +92,7 @@ def _pooled(rows: Rows, predictions: Mapping[str, FloatArray]) -> Score:
 
 def _figures(score: Score) -> dict[str, float]:
     """Ten significant digits: what the trace keeps, the same on machines whose last bits differ."""
-    return {k: v if k == "n" else float(f"{v:.10g}") for k, v in dataclasses.asdict(score).items()}
+    return {k: v if k == "n" else digits(v) for k, v in dataclasses.asdict(score).items()}
 
 
 def _write_once(path: Path, scores: Mapping[str, Any]) -> None:

@@ -78,6 +78,11 @@ def pooled(per_target: Mapping[str, tuple[FloatArray, FloatArray]]) -> Score:
     )
 
 
+def digits(value: float) -> float:
+    """Ten significant digits: what traces keep, the same on machines whose last bits differ."""
+    return float(f"{value:.10g}")
+
+
 def _errors(y: FloatArray, prediction: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(prediction - y)

@@ -19,7 +19,7 @@ import numpy as np
 
 from agentlab.fitting import FitOptions, GroupFit, fit_rows
 from agentlab.law import Law
-from agentlab.metrics import pooled
+from agentlab.metrics import digits, pooled
 from agentlab.types import BoolArray, FloatArray, Outcome, Rows, Score, Task
 
 VOCABULARY = 12
@@ -260,22 +260,23 @@ def violations(law: Law, fit: GroupFit, judge: Problem) -> tuple[str, ...]:
 def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = math.inf, final: bool = False) -> Outcome:
     """Fit, refit and judge one candidate; `gate` is the description length above which the refits are not worth it."""
     task, rows = judge.task, judge.rows
-    shape = {"n_params": law.n_params, "complexity": law.complexity, "structure": law.structure}
+    refused = Outcome("rejected", n_params=law.n_params, complexity=law.complexity, structure=law.structure)
     if law.n_params > task.max_params:
-        return Outcome("rejected", "too many parameters", **shape)  # type: ignore[arg-type]
+        return replace(refused, reason="too many parameters")
     fit = fit_rows(law, rows, options if final else replace(options, robust="none"))
     if not fit.ok:
-        return Outcome("rejected", fit.reason, **shape)  # type: ignore[arg-type]
+        return replace(refused, reason=fit.reason)
     mdl = description_length(law, fit, judge)
     if not math.isfinite(mdl):
-        return Outcome("rejected", "non-finite", **shape)  # type: ignore[arg-type]
+        return replace(refused, reason="non-finite")
     if not mdl <= gate:
-        return Outcome("rejected", "outclassed", mdl=mdl, **shape)  # type: ignore[arg-type]
+        return replace(refused, reason="outclassed", mdl=mdl)
     if not final and options.robust != "none":
         # Plain least squares finds the basin cheaply; the robust loss is worth its price only for those that stay.
         fit = fit_rows(law, rows, replace(options, starts=1), warm=fit)
         mdl = description_length(law, fit, judge)
-    outcome = Outcome("ok", mdl=mdl, violations=violations(law, fit, judge), params=rounded(fit), **shape)  # type: ignore[arg-type]
+    broken = violations(law, fit, judge)
+    outcome = replace(refused, status="ok", mdl=mdl, violations=broken, params=rounded(fit))
     return _judge_cuts(law, judge, options, fit, outcome, final=final)
 
 
@@ -344,7 +345,7 @@ def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
 def rounded(fit: GroupFit) -> dict[str, dict[str, dict[str, float]]]:
     """Parameters by group, target and name, at ten significant digits."""
     return {
-        g: {t: {name: float(f"{v:.10g}") for name, v in byname.items()} for t, byname in targets.items()}
+        g: {t: {name: digits(v) for name, v in byname.items()} for t, byname in targets.items()}
         for g, targets in fit.params.items()
     }
 

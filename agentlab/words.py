@@ -45,14 +45,13 @@ def _fill(record: type[T], words: dict[str, str], prefix: str, given: str) -> T:
     hints = typing.get_type_hints(record)
     values: dict[str, Any] = {}
     for key, text in words.items():
-        head, dot, rest = key.partition(".")
+        head, dot, _ = key.partition(".")
         kind = hints.get(head)
         if kind is None or dataclasses.is_dataclass(kind) != bool(dot):
             raise UsageError(f"{given}: unknown key {prefix + key!r}; {_nearest(prefix + key, record)}")
         if dot:
             inner = {k.partition(".")[2]: v for k, v in words.items() if k.startswith(head + ".")}
             values[head] = _fill(typing.cast("type[Any]", kind), inner, f"{head}.", given)
-            _ = rest
         else:
             values[head] = _convert(kind, text, prefix + key, given)
     return record(**values)

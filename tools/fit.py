@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from agentlab import selection
 from agentlab.fitting import FitOptions, bootstrap, fit_rows
 from agentlab.law import Law, parse
+from agentlab.metrics import digits
 from agentlab.run_rows import read_rows
 from agentlab.trace import dump, outcome_record
 from agentlab.types import AgentlabError, Outcome, Score
@@ -125,7 +126,7 @@ def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000
         raise ToolError(f"{formula}: {whole.reason}")
     spread = bootstrap(one, judge.rows, fit, draws=draws, seed=seed, options=options)
     short = {
-        g: {t: {p: (_digits(low), _digits(high)) for p, (low, high) in named.items()} for t, named in targets.items()}
+        g: {t: {p: (digits(low), digits(high)) for p, (low, high) in named.items()} for t, named in targets.items()}
         for g, targets in spread.items()
     }
     return Refitted(params=selection.rounded(whole), intervals=short)
@@ -143,18 +144,14 @@ def _round(outcome: Outcome) -> Outcome:
     """Figures at ten significant digits, so that the trace reads back bit for bit and stays short."""
     dev = outcome.dev
     if dev is not None:
-        dev = Score(_digits(dev.r2), _digits(dev.nmse), _digits(dev.nmae), _digits(dev.mae), _digits(dev.are), dev.n)
+        dev = Score(digits(dev.r2), digits(dev.nmse), digits(dev.nmae), digits(dev.mae), digits(dev.are), dev.n)
     return replace(
         outcome,
-        objective=_digits(outcome.objective),
-        mdl=_digits(outcome.mdl),
-        cuts=tuple(_digits(c) for c in outcome.cuts),
+        objective=digits(outcome.objective),
+        mdl=digits(outcome.mdl),
+        cuts=tuple(digits(c) for c in outcome.cuts),
         dev=dev,
     )
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.10g}")
 
 
 def _parse(formula: str, data: str) -> Law:
