@@ -1,0 +1,53 @@
+"""The extrapolation box: where a law will be used, what it may say there, and which constraints it breaks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agentlab.types import FloatArray, Rows, Task
+
+BOX_POINTS = 128
+
+
+def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
+    """Points (BOX_POINTS + corners,) a feature in the box where the law will be used; log-spaced where declared.
+
+    An undeclared box reaches from half the smallest value seen to ten times the largest (log variables) or over the
+    observed range (others): half, so that a pole just below the data is seen.
+    """
+    d = len(task.features)
+    unit = _spread(BOX_POINTS, d)
+    if d <= 6:
+        corners = np.array(np.meshgrid(*[[0.0, 1.0]] * d)).reshape(d, -1).T
+        unit = np.vstack([unit, corners])
+    points = {}
+    for j, variable in enumerate(task.features):
+        column = rows.columns[variable.name]
+        log = variable.log and float(column.min()) > 0
+        low, high = variable.box or (
+            float(column.min()) * (0.5 if log else 1.0),
+            float(column.max()) * (10.0 if log else 1.0),
+        )
+        u = unit[:, j]
+        points[variable.name] = (
+            np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
+        )
+    return points
+
+
+def _spread(n: int, d: int) -> FloatArray:
+    """Points (n, d) spread evenly over the unit cube: a Kronecker sequence on powers of the root of x^(d+1) = x + 1."""
+    root = 2.0
+    for _ in range(64):
+        root = (1.0 + root) ** (1.0 / (d + 1))
+    return np.outer(np.arange(1, n + 1), root ** -np.arange(1.0, d + 1)) % 1.0
+
+
+def limits(rows: Rows) -> dict[str, tuple[float, float]]:
+    """The values a target may take in the box: positive targets stay positive and within ten times their range."""
+    limits = {}
+    for name, y in rows.targets.items():
+        low, high = float(y.min()), float(y.max())
+        span = max(high - low, 1e-12)
+        limits[name] = (0.0, 10.0 * high) if low > 0 else (low - 3 * span, high + 3 * span)
+    return limits
