@@ -23,6 +23,8 @@ FITNESS_HALF_LIFE = 8.0
 """Ranks over which the chance of being drawn by fitness halves."""
 COMPLEXITY_BIN = 4
 """Nodes to one bin of the grid."""
+GAIN = 1.0
+"""Nats by which the best objective must fall for a search to be still gaining."""
 
 Cell = tuple[int, int, str]
 Rank = tuple[float, int]
@@ -91,6 +93,7 @@ class Archive:
         self._kept: dict[int, Entry] = {}
         self._reasons: Counter[str] = Counter()
         self._count = 0
+        self._gained = (math.inf, 0)
 
     def __len__(self) -> int:
         """How many entries were added, rejected ones included."""
@@ -107,6 +110,11 @@ class Archive:
         return self._count - self._reasons.total()
 
     @property
+    def idle(self) -> int:
+        """How many entries were added since the best objective last fell by a nat or more."""
+        return self._count - self._gained[1]
+
+    @property
     def rejected(self) -> Mapping[str, int]:
         """How many entries were rejected, by reason."""
         return dict(self._reasons)
@@ -119,6 +127,8 @@ class Archive:
             self._reasons[entry.outcome.reason] += 1
         elif math.isfinite(entry.outcome.objective):
             self._rank_in(entry)
+            if entry.outcome.objective < self._gained[0] - GAIN:
+                self._gained = (entry.outcome.objective, self._count)
             self._islands[entry.proposal.island % self.islands].offer(entry)
         if self._count % self._migrate_every == 0:
             self._migrate()

@@ -34,6 +34,12 @@ from agentlab.types import DEFAULT_CANDIDATES, BackendError, Budget, Entry, Outc
 CHUNK = 8
 """Formulas a tool call."""
 
+IDLE = "no gain"
+"""Why a search stops that has not found a better law for long."""
+
+LUCKY = 32
+"""Candidates that are judged on shuffled targets, to show what luck alone would give."""
+
 FINALISTS = 24
 """Candidates that are judged again with many starts and more cuts before one is believed."""
 
@@ -83,7 +89,8 @@ class Block:
 class Search:
     """Everything a running search holds; handed to the graph's nodes as their context.
 
-    `before` is the seconds that were spent before a resume.
+    `before` is the seconds that were spent before a resume; `patience` the candidates without a gain after which the
+    search stops, 0 for never.
     """
 
     folder: Path
@@ -98,6 +105,7 @@ class Search:
     blocks: deque[Block] = field(default_factory=deque)
     started: float = field(default_factory=time.monotonic)
     before: float = 0.0
+    patience: int = 0
     interrupted: bool = False
 
     @property
@@ -158,6 +166,8 @@ async def approve(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
         return {"stop": "interrupted"}
     if search.limit is not None and state["asked"] >= search.limit:
         return {"stop": "candidates"}
+    if search.patience and search.archive.idle >= search.patience:
+        return {"stop": IDLE}
     if search.budget.seconds is not None and search.seconds >= search.budget.seconds:
         return {"stop": "seconds"}
     return {}
@@ -252,7 +262,14 @@ async def finish(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     if position is not None:
         formula, outcome = best[position].proposal.formula, outcomes[position]
         arguments = {"data": str(search.folder), "formula": formula, "seed": search.seed}
-        found = await search.toolbox.call("fit.refit", arguments)
+        lucky = [e.proposal.formula for e in search.archive.top(LUCKY)]
+        found, beside, luck = await asyncio.gather(
+            search.toolbox.call("fit.refit", arguments),
+            search.toolbox.call("fit.baselines", arguments),
+            search.toolbox.call("fit.luck", arguments | {"formulas": lucky}),
+        )
+        records.append({"kind": "baselines"} | beside)
+        records.append({"kind": "luck"} | luck)
         law: Record = {
             "kind": "law",
             "entry": best[position].id,

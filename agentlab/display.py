@@ -74,11 +74,18 @@ def summary(result: Mapping[str, Any]) -> str:
     for title, key in _SCORES:
         if score.get(key) is not None:
             lines.append(_score_line(title, score[key]))
+    for name, dev in result["baselines"]["dev"].items():
+        lines.append(_score_line(f"inner extrapolation, {name}", dev))
     if score.get("holdout") is None:
         lines.append('no hold-out: give one with holdout=FILE.csv or holdout="expression"')
     counts = result["counts"]
     reasons = ", ".join(f"{v} {k}" for k, v in counts["rejected"].items()) or "none"
     lines += ["", f"tried     {counts['evaluated']} candidates kept; rejected: {reasons}"]
+    if (luck := result["luck"]) is not None:
+        lines.append(
+            f"luck      shuffled targets: the best of {luck['candidates']} saves {float(luck['gain']):.3f} nats a row "
+            f"over a constant; the law saves {float(luck['law_gain']):.3f}"
+        )
     lines += [f"cost      {result['cost']['seconds']:.1f} s", f"verdict   {result['verdict']}"]
     lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
     return "\n".join(lines)

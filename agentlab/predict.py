@@ -1,33 +1,48 @@
-"""What a run's law says at new points."""
+"""What a run's law says at new points, or the baseline where no law beats it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from agentlab import baselines
 from agentlab.csv_columns import read_columns
 from agentlab.csv_header import TableError
 from agentlab.errors import nearest
 from agentlab.law import parse
 from agentlab.run_rows import read_rows
 from agentlab.runs import find, result
-from agentlab.types import ALL, FloatArray, StrArray
-from agentlab.words import UsageError
+from agentlab.types import ALL, FloatArray, Rows, StrArray
+from agentlab.words import UsageError, read_words
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """The words of `agentlab predict`: where the points are, and what is to predict them."""
+
+    data: str = ""
+    by: Literal["best", "law", "baseline"] = "best"
 
 
 def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
     """A run's law at the points of `data=FILE.csv`, which has its features (and its group column).
 
-    Returns "formula" and "columns": features, group where there is one, and one column a target.
+    Where no law beats a baseline on hidden rows, the baseline predicts, unless `by=law` asks for the law. Returns "by"
+    ("law", or the baseline's name), "formula" and "columns": features, group where there is one, one column a target.
     """
-    if len(words) != 1 or not words[0].startswith("data="):
+    asked = read_words(words, Points, "agentlab predict")
+    if not asked.data:
         raise UsageError("agentlab predict: write agentlab predict RUN data=POINTS.csv")
-    folder, path = find(run_id), Path(words[0].removeprefix("data="))
-    task, _ = read_rows(folder)
-    found = result(folder)["law"]
+    folder, path = find(run_id), Path(asked.data)
+    task, rows = read_rows(folder, every=True)
+    whole = result(folder)
+    found, by = whole["law"], whole["baselines"]["beaten_by"] if asked.by != "law" else ""
+    if asked.by == "baseline" and not by:
+        raise UsageError(f"agentlab predict: by=baseline, but the law of {folder.name} beats them; leave by= out")
     law = parse(found["formula"], task.names)
     kinds: dict[str, Any] = dict.fromkeys(task.names, "number") | ({task.group: "text"} if task.group else {})
     read = read_columns(path, kinds)
@@ -47,5 +62,13 @@ def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
             raise UsageError(
                 f"{path}: group {str(name)!r} was not in the run; {nearest(str(name), list(found['params']))}"
             )
-    predicted = law.predict(columns, group, found["params"])
-    return {"formula": found["formula"], "columns": answer | {t: predicted[t].tolist() for t in task.targets}}
+    if by:
+        points = Rows(columns, {}, group, np.ones(len(group)), None, np.arange(len(group)))
+        predicted = baselines.predict(by, task, rows, points)
+    else:
+        predicted = law.predict(columns, group, found["params"])
+    return {
+        "by": by or "law",
+        "formula": found["formula"],
+        "columns": answer | {t: predicted[t].tolist() for t in task.targets},
+    }

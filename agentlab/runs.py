@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
                 toolbox=toolbox,
                 trace=trace,
                 before=_seconds(folder),
+                patience=config.patience,
             )
             _finish_on_interrupt(search)
             async for progress in run(search):
@@ -203,9 +204,11 @@ def result(folder: Path) -> dict[str, Any]:
             "reference_holdout": holdout.get("reference"),
             "refitted_reference_holdout": holdout.get("reference_refitted"),
         },
+        "baselines": _beside(records),
+        "luck": next(({k: v for k, v in r.items() if k != "kind"} for r in records if r["kind"] == "luck"), None),
         "counts": {"evaluated": len(entries) - sum(rejected.values()), "rejected": dict(sorted(rejected.items()))},
         "cost": {"seconds": _seconds(folder), "usd": 0.0, "flops": 0.0},
-        "verdict": _verdict(law, holdout),
+        "verdict": _verdict(law, holdout, _beside(records)),
     }
 
 
@@ -216,7 +219,15 @@ def _seconds(folder: Path) -> float:
     return round(float(last[0]["seconds"]), 3) if last else 0.0
 
 
-def _verdict(law: Record, holdout: Record) -> str:
+def _beside(records: Sequence[Record]) -> dict[str, Any]:
+    """The baselines on the law's hidden rows by name, and which of them beats the law ("" where none does)."""
+    found = next((r for r in records if r["kind"] == "baselines"), None)
+    if found is None:
+        return {"beaten_by": "", "dev": {}}
+    return {"beaten_by": found["beaten_by"], "dev": {r["name"]: r["dev"] for r in found["rows"] if r["name"] != "law"}}
+
+
+def _verdict(law: Record, holdout: Record, beside: Mapping[str, Any]) -> str:
     """The run in a sentence; scores are numbers, or "inf" where a law broke down."""
     found, reference = holdout.get("holdout"), holdout.get("reference_refitted") or holdout.get("reference")
     text = f"predicts the hidden top quarter by scale with a mean error of {_percent(law['dev'])}"
@@ -227,6 +238,8 @@ def _verdict(law: Record, holdout: Record) -> str:
         if reference is not None:
             better = "better than" if number(found["nmse"]) < number(reference["nmse"]) else "no better than"
             text += f", {better} the published form ({_percent(reference)}, R2 {number(reference['r2']):.3f})"
+    if name := beside["beaten_by"]:
+        text = f"no law beats the baseline ({name}: {_percent(beside['dev'][name])}); the best formula {text}"
     if law.get("violations"):
         text += f"; breaks in the extrapolation box: {', '.join(law['violations'])}"
     return text

@@ -6,7 +6,7 @@ The rules start from FACTS section 5: in-sample fit never decides. A candidate's
                                           vocabulary of V symbols: simpler formulas are cheaper to name
     fit      FIT n/2 log(s2)              every row
     cuts     n/2 mean_c log(s2_c)         errors on rows beyond each cut by a law refitted below it; late cuts count
-                                          most, and no cut more than WORST nats a row above the fit
+                                          most, none more than WORST nats a row above the fit, few rows less than many
 
 with every s2 floored by a share of the noise estimated from the data, so that nothing is gained below the noise. The
 weights were chosen on planted laws and on inner splits of real runs (bench/selection.py; LOG.md has the figures).
@@ -15,7 +15,7 @@ weights were chosen on planted laws and on inner splits of real runs (bench/sele
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,10 +37,12 @@ __all__ = [
     "estimate_noise",
     "evaluate",
     "fit_options",
+    "hidden_errors",
     "make_cut",
     "problem",
     "rounded",
     "search_options",
+    "shown_cuts",
     "violations",
 ]
 
@@ -50,11 +52,14 @@ VOCABULARY = 12
 NOISE_SHARE = 0.5
 """s2 is floored at (NOISE_SHARE x estimated noise)^2: the estimate is an upper bound for smooth laws."""
 
-FIT = 2.0
+FIT = 4.0
 """How much the fit to every row counts beside the errors beyond the cuts."""
 
 WORST = 3.0
 """Log of the squared error by which a cut can exceed the fit before it counts no more: one bad refit is not the law."""
+
+FEW = 10.0
+"""Hidden rows at which a cut's excess over the fit counts half: few rows say little."""
 
 SUPPORT = 3.0
 """Rows a parameter that an early cut must leave below; cuts above EARLY are judged all the same."""
@@ -79,6 +84,14 @@ class Problem:
     box: dict[str, FloatArray]
     limits: dict[str, tuple[float, float]]
     noise: dict[str, float]
+
+    def score(self, parts: Sequence[tuple[Rows, Mapping[str, FloatArray]]]) -> Score:
+        """The pooled score of predictions (n,) by target at some rows."""
+        both = {
+            t: (np.concatenate([r.targets[t] for r, _ in parts]), np.concatenate([p[t] for _, p in parts]))
+            for t in self.task.targets
+        }
+        return pooled(both)
 
 
 def fit_options(task: Task, starts: int, seed: int = 0) -> FitOptions:
@@ -146,11 +159,11 @@ def _judge_cuts(
     law: Law, judge: Problem, options: FitOptions, fit: GroupFit, outcome: Outcome, *, final: bool
 ) -> Outcome:
     """The outcome with its objective: errors beyond every cut that leaves the law rows enough to be refitted."""
-    within = sum(_log_errors(judge, judge.rows, fit.predict(law, judge.rows)))
+    within = hidden_errors(judge, judge.rows, fit.predict(law, judge.rows))
     cuts = judge.final_cuts if final else judge.cuts
-    shown = _shown(cuts)
+    shown = shown_cuts(cuts)
     counted = _supported(cuts, fit.n_params / len(judge.task.targets))
-    refit = replace(options, starts=24 if final else 4, thorough=False)
+    refit = replace(options, starts=4, thorough=False, tolerance=max(options.tolerance, 1e-6), max_steps=20)
     errors, dev = [], []
     for cut in [*counted, *(c for c in shown if c not in counted)]:
         below, beyond = judge.rows.take(cut.train), judge.rows.take(cut.test)
@@ -159,18 +172,24 @@ def _judge_cuts(
             return replace(outcome, status="rejected", reason="does not fit below a cut")
         predicted = part.predict(law, beyond)
         if cut in counted:
-            errors.append(sum(_log_errors(judge, beyond, predicted)))
+            errors.append(hidden_errors(judge, beyond, predicted))
         if cut in shown:
             dev.append((beyond, predicted))
-    worst = within + WORST * len(judge.task.targets)
-    beyond_cuts = np.average(np.fmin(errors, worst), weights=[c.weight for c in counted])
+    beyond_cuts = within + _excess(np.array(errors) - within, counted, len(judge.task.targets))
     n = len(judge.rows)
-    objective = _form_length(law, fit, judge) + 0.5 * n * (FIT * within + float(beyond_cuts))
+    objective = _form_length(law, fit, judge) + 0.5 * n * (FIT * within + beyond_cuts)
     objective += VIOLATION_COST * n * len(judge.task.targets) * len(outcome.violations)
-    score = _pool(dev, judge.task.targets)
+    score = judge.score(dev)
     if not math.isfinite(objective) or not math.isfinite(score.mae):
         return replace(outcome, status="rejected", reason="not finite beyond a cut")
     return replace(outcome, objective=objective, cuts=tuple(errors), dev=score)
+
+
+def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
+    """The mean over cuts of the log squared error above that of the fit, bounded, and shrunk where rows are few."""
+    hidden = np.array([float(np.count_nonzero(c.test)) for c in cuts])
+    tempered = np.fmin(excess, WORST * targets) * hidden / (hidden + FEW)
+    return float(np.average(tempered, weights=[c.weight for c in cuts]))
 
 
 def _supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
@@ -179,22 +198,22 @@ def _supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
     return kept or list(cuts[-1:])
 
 
-def _shown(cuts: Sequence[Cut]) -> list[Cut]:
+def shown_cuts(cuts: Sequence[Cut]) -> list[Cut]:
     """The cuts whose predictions are reported as `dev`: the top quarter by scale, or all folds."""
     along = [c for c in cuts if c.axis == SCALE]
     return [min(along, key=lambda c: abs(c.share - DEV_CUT))] if along else list(cuts)
 
 
-def _log_errors(judge: Problem, rows: Rows, predicted: dict[str, FloatArray]) -> list[float]:
-    """A target each: log of the mean squared residual, stray rows tempered, noise floor added."""
-    logs = []
+def hidden_errors(judge: Problem, rows: Rows, predicted: Mapping[str, FloatArray]) -> float:
+    """Log of the mean squared residual, stray rows tempered, noise floor added; the sum over targets."""
+    total = 0.0
     for target, values in predicted.items():
         y, noise = rows.targets[target], judge.noise[target]
         with np.errstate(all="ignore"):
             residual = np.log(values) - np.log(y) if judge.task.residual == "log" else values - y
             mean = float(np.average(_huber(residual, FAR * noise), weights=rows.weight))
-        logs.append(math.log(mean + (NOISE_SHARE * noise) ** 2))
-    return logs
+        total += math.log(mean + (NOISE_SHARE * noise) ** 2)
+    return total
 
 
 def _huber(residual: FloatArray, delta: float) -> FloatArray:
@@ -203,19 +222,10 @@ def _huber(residual: FloatArray, delta: float) -> FloatArray:
     return np.where(size <= delta, size**2, 2 * delta * size - delta**2)
 
 
-def _pool(parts: Sequence[tuple[Rows, dict[str, FloatArray]]], targets: Sequence[str]) -> Score:
-    return pooled(
-        {
-            t: (np.concatenate([r.targets[t] for r, _ in parts]), np.concatenate([p[t] for _, p in parts]))
-            for t in targets
-        }
-    )
-
-
 def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
     """Code length of all rows and of the law, in nats (see the module's head)."""
-    errors = _log_errors(judge, judge.rows, fit.predict(law, judge.rows))
-    return _form_length(law, fit, judge) + 0.5 * len(judge.rows) * sum(errors)
+    within = hidden_errors(judge, judge.rows, fit.predict(law, judge.rows))
+    return _form_length(law, fit, judge) + 0.5 * len(judge.rows) * within
 
 
 def _form_length(law: Law, fit: GroupFit, judge: Problem) -> float:

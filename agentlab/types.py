@@ -248,5 +248,6 @@ class RunConfig:
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     window: int = 64
+    patience: int = 500
     workers: int | None = None
     out: str = "runs"

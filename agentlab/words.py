@@ -100,7 +100,7 @@ def _whole(text: str) -> int:
     return int(number)
 
 
-LEAST = {"seed": 0, "experiments": 0, "window": 2, "replicas": 1}
+LEAST = {"seed": 0, "experiments": 0, "window": 2, "replicas": 1, "patience": 0}
 """The smallest value of each whole-number key; 1 where none is named."""
 
 

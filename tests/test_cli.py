@@ -98,7 +98,7 @@ def test_the_doctor_examines_the_machine(place: Path) -> None:
         (("fit", "runs.csv", "target=loss", "features=N,D", "--law", "E + A/N**"), "not"),
         (("fit", "runs.csv", "target=loss", "features=N,D", "--law", "__import__('os')"), "not"),
         (("runs", "show", "nothing"), "no run 'nothing'"),
-        (("predict", "runs.csv-001", "points.csv"), "data=POINTS.csv"),
+        (("predict", "runs.csv-001", "points.csv"), "write for example data="),
         (("predict", "runs.csv-001", "data=nowhere.csv"), "nowhere.csv"),
         (("tasks", "shw"), "show NAME"),
         (("tasks", "show", "moe"), "moe_leverage"),

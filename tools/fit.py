@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,8 @@ from agentlab.fitting import FitOptions, bootstrap, fit_rows
 from agentlab.law import Law, parse
 from agentlab.metrics import digits
 from agentlab.run_rows import read_rows
+from agentlab.selection_rivals import beaten_by, rivals
+from agentlab.selection_rivals import luck as measure_luck
 from agentlab.trace import dump, outcome_record
 from agentlab.types import AgentlabError, Outcome, Score
 
@@ -57,6 +59,22 @@ class Judged(BaseModel):
     """Outcomes in the order of the formulas, as the trace records them."""
 
     outcomes: list[dict[str, Any]]
+
+
+class Beside(BaseModel):
+    """The law and the baselines on the same hidden rows, and the baseline that beats it ("" where none does)."""
+
+    beaten_by: str
+    rows: list[dict[str, Any]]
+
+
+class Lucky(BaseModel):
+    """The best of some candidates on shuffled targets; gains over a constant, in nats a row."""
+
+    candidates: int
+    gain: float
+    law_gain: float
+    r2: float
 
 
 class Refitted(BaseModel):
@@ -102,7 +120,8 @@ def laws(
 ) -> Judged:
     """Fit and judge many formulas in one call: description length, nested hold-outs with refit, constraints."""
     judge = _problem(data)
-    options = _options(judge, effort, seed)
+    # Only the law that is believed is fitted thoroughly (refit): that costs as much as all else a finalist needs.
+    options = replace(_options(judge, effort, seed), thorough=False)
     limit = math.inf if gate is None else gate
     # JSON has no word for infinities: they travel as the trace writes them.
     return Judged(
@@ -132,6 +151,27 @@ def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000
     return Refitted(params=selection.rounded(whole), intervals=short)
 
 
+@server.tool(annotations=_READ)
+def baselines(data: Folder, formula: str, seed: int = 0) -> Beside:
+    """A law beside predictions without a fit (nearest neighbour, group mean, last rung), on rows hidden from both."""
+    judge = _problem(data)
+    found = rivals(_parse(formula, data), judge, _options(judge, "final", seed))
+    rows = [{"name": r.name, "beyond": digits(r.beyond), "dev": asdict(_short(r.dev))} for r in found]
+    return Beside(beaten_by=beaten_by(found), rows=json.loads(dump(rows)))
+
+
+@server.tool(annotations=_READ)
+def luck(data: Folder, formula: str, formulas: Annotated[list[str], Field(max_length=512)], seed: int = 0) -> Lucky:
+    """What the best of the formulas gains on shuffled targets, where there is nothing to find, beside a law's gain."""
+    judge = _problem(data)
+    for text in formulas:
+        _parse(text, data)
+    found = measure_luck(_parse(formula, data), formulas, judge, _options(judge, "search", seed), seed)
+    return Lucky(
+        candidates=found.candidates, gain=digits(found.gain), law_gain=digits(found.law_gain), r2=digits(found.r2)
+    )
+
+
 def _judge(formula: str, judge: selection.Problem, options: FitOptions, gate: float, effort: str) -> Outcome:
     try:
         one = parse(formula, judge.task.names)
@@ -142,16 +182,18 @@ def _judge(formula: str, judge: selection.Problem, options: FitOptions, gate: fl
 
 def _round(outcome: Outcome) -> Outcome:
     """Figures at ten significant digits, so that the trace reads back bit for bit and stays short."""
-    dev = outcome.dev
-    if dev is not None:
-        dev = Score(digits(dev.r2), digits(dev.nmse), digits(dev.nmae), digits(dev.mae), digits(dev.are), dev.n)
     return replace(
         outcome,
         objective=digits(outcome.objective),
         mdl=digits(outcome.mdl),
         cuts=tuple(digits(c) for c in outcome.cuts),
-        dev=dev,
+        dev=None if outcome.dev is None else _short(outcome.dev),
     )
+
+
+def _short(score: Score) -> Score:
+    s = score
+    return Score(digits(s.r2), digits(s.nmse), digits(s.nmae), digits(s.mae), digits(s.are), s.n)
 
 
 def _parse(formula: str, data: str) -> Law:

@@ -1,0 +1,112 @@
+"""What a law must beat: predictions without a fit on the same hidden rows, and the best law on shuffled targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from agentlab import baselines
+from agentlab.fitting import FitOptions, fit_rows
+from agentlab.law import Law, parse
+from agentlab.run_rows import sample
+from agentlab.selection import Problem, evaluate, hidden_errors, problem, shown_cuts
+from agentlab.selection_cuts import SCALE, Cut
+from agentlab.types import FloatArray, Rows, Score
+
+LAW = "law"
+
+LUCK_ROWS = 400
+"""Rows of a larger table that the shuffled search sees: luck does not grow with them."""
+
+STARTS = 8
+
+Predict = Callable[[Rows, Rows], dict[str, FloatArray]]
+"""Predictions by target at the second rows, from the first ones."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """How something predicts hidden rows: the mean log squared error beyond the cuts (nats), and its `dev` score."""
+
+    name: str
+    beyond: float
+    dev: Score
+
+
+@dataclass(frozen=True)
+class Luck:
+    """What a search finds where there is nothing to find.
+
+    `gain` is what the best of `candidates` laws saves over a constant, in nats a row, on targets shuffled within their
+    groups, and `r2` its inner extrapolation; `law_gain` is what the law saves on the targets as they are.
+    """
+
+    candidates: int
+    gain: float
+    law_gain: float
+    r2: float
+
+
+def rivals(law: Law, judge: Problem, options: FitOptions) -> list[Rival]:
+    """The law, refitted below every cut, and every baseline, on the same hidden rows."""
+    fit = fit_rows(law, judge.rows, options)
+
+    def refitted(below: Rows, beyond: Rows) -> dict[str, FloatArray]:
+        return fit_rows(law, below, replace(options, starts=8, thorough=False), warm=fit).predict(law, beyond)
+
+    def plainly(name: str) -> Predict:
+        return lambda below, beyond: baselines.predict(name, judge.task, below, beyond)
+
+    return [_rival(LAW, refitted, judge), *(_rival(name, plainly(name), judge) for name in baselines.NAMES)]
+
+
+def _rival(name: str, predict: Predict, judge: Problem) -> Rival:
+    cuts = judge.final_cuts
+    shown = shown_cuts(cuts)
+    along: list[Cut] = [c for c in cuts if c.axis == SCALE] or list(cuts)
+    errors, parts = [], []
+    for cut in along:
+        beyond = judge.rows.take(cut.test)
+        predicted = predict(judge.rows.take(cut.train), beyond)
+        errors.append(hidden_errors(judge, beyond, predicted))
+        if cut in shown:
+            parts.append((beyond, predicted))
+    return Rival(name, float(np.average(errors, weights=[c.weight for c in along])), judge.score(parts))
+
+
+def beaten_by(found: Sequence[Rival]) -> str:
+    """The best baseline's name where it predicts hidden rows better than the law, on all cuts and on `dev`; or ""."""
+    law = next(r for r in found if r.name == LAW)
+    others = [r for r in found if r.name != LAW]
+    best = min(others, key=lambda r: (r.beyond, r.name))
+    worse = not law.beyond <= best.beyond and not law.dev.nmse <= best.dev.nmse
+    return best.name if worse else ""
+
+
+def luck(law: Law, formulas: Sequence[str], judge: Problem, options: FitOptions, seed: int) -> Luck:
+    """The best of the formulas on shuffled targets, beside the law on the targets as they are."""
+    task = judge.task
+    quick = replace(options, starts=STARTS, tolerance=1e-4, max_steps=12, thorough=False)
+    rows = sample(judge.rows, LUCK_ROWS, seed)
+    real, null = problem(task, rows, seed), problem(task, shuffled(rows, seed), seed)
+    constant = parse("E", task.names)
+    outcomes = [evaluate(parse(f, task.names), null, quick) for f in formulas]
+    size = len(rows) * len(task.targets)
+    best = min((o for o in outcomes if o.status == "ok"), key=lambda o: o.objective, default=None)
+    floor = evaluate(constant, null, quick).objective
+    law_gain = evaluate(constant, real, quick).objective - evaluate(law, real, quick).objective
+    if best is None or best.dev is None:
+        return Luck(len(formulas), 0.0, law_gain / size, 0.0)
+    return Luck(len(formulas), max(floor - best.objective, 0.0) / size, law_gain / size, best.dev.r2)
+
+
+def shuffled(rows: Rows, seed: int) -> Rows:
+    """The rows with their targets dealt anew within each group."""
+    rng = np.random.default_rng([seed, len(rows)])
+    order = np.arange(len(rows))
+    for group in rows.groups:
+        mine = np.flatnonzero(rows.group == group)
+        order[mine] = rng.permutation(mine)
+    return replace(rows, targets={t: y[order] for t, y in rows.targets.items()})
