@@ -14,9 +14,10 @@ import numpy as np
 from agentlab.descent import NEAR_DAMPING, Limits, Normal, Schedule, descend
 from agentlab.fitting_bootstrap import bootstrap
 from agentlab.fitting_records import Fit, FitOptions, GroupFit, Sample
-from agentlab.law import Law
+from agentlab.law import Law, LawError
 from agentlab.objective import Direct
-from agentlab.search import Effort, Found, limits_of, search
+from agentlab.search import limits_of, search
+from agentlab.search_race import TOLERANCE, Effort, Found
 from agentlab.types import AgentlabError, FloatArray, IntArray, Rows
 from agentlab.varpro import Bound, Data
 
@@ -75,6 +76,7 @@ def fit_rows(law: Law, rows: Rows, options: FitOptions | None = None, warm: Grou
     return GroupFit(dict(zip(keys, found, strict=True)))
 
 
+@np.errstate(all="ignore")  # what overflows or is undefined comes out as a cost of inf, and then as a reason
 def fit_samples(law: Law, samples: Sequence[Sample], options: FitOptions) -> list[Fit]:
     """Fit one law to many samples at once: samples of similar length share a batch. One Fit a sample, in order."""
     reasons = [_unfit(law, sample, options) for sample in samples]
@@ -91,8 +93,12 @@ def _contained(law: Law, samples: Sequence[Sample], fits: list[Fit], options: Fi
     for name in law.params:
         low, high = options.bounds.get(name, (-np.inf, np.inf))
         for value in (v for v in (0.0, 1.0) if low <= v <= high):
+            try:
+                simpler = law.substitute({name: value})
+            except LawError:  # 1/0, log(0): the law has no such member
+                continue
             plain = [replace(s, warm=()) for s in samples]
-            for i, one in enumerate(fit_samples(law.substitute({name: value}), plain, options)):
+            for i, one in enumerate(fit_samples(simpler, plain, options)):
                 if one.ok and not fits[i].cost <= one.cost:
                     named = {**one.named, name: value}
                     warm[i].append(np.array([named[p] for p in law.params]))
@@ -158,7 +164,13 @@ def _fit_alike(law: Law, samples: Sequence[Sample], options: FitOptions) -> list
     # first order: d log f = df / y
     with np.errstate(all="ignore"):  # a target near the smallest number: the fit comes out non-finite, and says so
         easy = replace(seen, weight=seen.weight / seen.y**2) if options.residual == "log" else seen
-    effort = Effort(options.starts, options.max_steps, CANDIDATES, options.seed)
+    effort = Effort(
+        options.starts,
+        options.max_steps,
+        CANDIDATES,
+        options.seed,
+        tolerance=max(options.tolerance, TOLERANCE),
+    )
     warm = [s.warm for s in samples]
     found = search(law, easy, options.bounds, effort, warm)
     state, delta = _polish(law, seen, np.concatenate([found.theta, _warm(warm, found.theta)], axis=1), limits, options)
@@ -236,17 +248,18 @@ def _records(
         rss = np.einsum("bn,bn,bn->b", data.weight, residual, residual)
     out = []
     for g, sample in enumerate(samples):
-        if not np.isfinite(rss[g]) or not np.isfinite(state.theta[g]).all():
+        n, total = int(np.count_nonzero(data.weight[g])), float(np.sum(data.weight[g]))
+        cost, sigma = state.cost[g] / total, np.sqrt(rss[g] / total * n / max(n - law.n_params, 1))
+        if not np.isfinite([cost, sigma, rss[g], *state.theta[g]]).all():
             out.append(_failed(law, sample, "non-finite", found.starts))
             continue
-        n, total = int(np.count_nonzero(data.weight[g])), float(np.sum(data.weight[g]))
         out.append(
             Fit(
                 law.params,
                 state.theta[g].copy(),
-                cost=float(state.cost[g]) / total,
+                cost=float(cost),
                 rss=float(rss[g]),
-                sigma=float(np.sqrt(rss[g] / total * n / max(n - law.n_params, 1))),
+                sigma=float(sigma),
                 n=n,
                 converged=float(found.converged[g]),
                 condition=_condition(state.hessian[g]),

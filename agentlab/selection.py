@@ -2,8 +2,7 @@
 
 The rules start from FACTS section 5: in-sample fit never decides. A candidate's objective, in nats, is
 
-    form     k/2 log n + c log V          k parameters over all groups and targets (BIC; Schwarz 1978), c nodes of a
-                                          vocabulary of V symbols: simpler formulas are cheaper to name
+    form     k/2 log n + c NODE           k parameters over all groups and targets (BIC; Schwarz 1978), c nodes
     fit      FIT n/2 log(s2)              every row
     cuts     n/2 mean_c log(s2_c)         errors on rows beyond each cut by a law refitted below it; late cuts count
                                           most, none more than WORST nats a row above the fit, few rows less than many
@@ -24,7 +23,7 @@ from agentlab.fitting import FitOptions, GroupFit, fit_rows
 from agentlab.law import Law
 from agentlab.metrics import digits, pooled
 from agentlab.selection_box import box_points, limits
-from agentlab.selection_cuts import DEV_CUT, SCALE, Cut, final_cuts, make_cut, search_cuts
+from agentlab.selection_cuts import DEV_CUT, FOLD, SCALE, Cut, final_cuts, make_cut, search_cuts
 from agentlab.selection_noise import estimate_noise
 from agentlab.types import FloatArray, Outcome, Rows, Score, Task
 
@@ -46,13 +45,13 @@ __all__ = [
     "violations",
 ]
 
-VOCABULARY = 12
-"""Symbols a node is drawn from, for the length of a formula (operators, variables, parameters)."""
+NODE = 1.0
+"""Nats that a node of a formula costs: less than naming it among a dozen symbols would, for known laws are long."""
 
 NOISE_SHARE = 0.5
 """s2 is floored at (NOISE_SHARE x estimated noise)^2: the estimate is an upper bound for smooth laws."""
 
-FIT = 4.0
+FIT = 3.0
 """How much the fit to every row counts beside the errors beyond the cuts."""
 
 WORST = 3.0
@@ -193,8 +192,10 @@ def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
 
 
 def _supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
-    """The cuts that leave `size` parameters rows enough, and the late ones; the last where none does."""
-    kept = [c for c in cuts if np.count_nonzero(c.train) >= SUPPORT * size or np.mean(c.train) >= EARLY]
+    """The cuts that leave `size` parameters rows enough, the late ones and all folds; the last where none does."""
+    kept = [
+        c for c in cuts if c.axis == FOLD or np.mean(c.train) >= EARLY or np.count_nonzero(c.train) >= SUPPORT * size
+    ]
     return kept or list(cuts[-1:])
 
 
@@ -230,7 +231,7 @@ def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
 
 def _form_length(law: Law, fit: GroupFit, judge: Problem) -> float:
     n = len(judge.rows) * len(judge.task.targets)
-    return 0.5 * fit.n_params * math.log(n) + law.complexity * math.log(VOCABULARY)
+    return 0.5 * fit.n_params * math.log(n) + law.complexity * NODE
 
 
 def rounded(fit: GroupFit) -> dict[str, dict[str, dict[str, float]]]:

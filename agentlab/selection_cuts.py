@@ -26,7 +26,7 @@ DEV_CUT = 0.75
 CLOSENESS = 8
 """A cut weighs share**CLOSENESS: what is seen just below the edge says most about what lies just beyond it."""
 
-SIDE = 0.5
+SIDE = 0.1
 """Weight of a cut along one feature, beside one along the scale."""
 
 AXIS_SPAN = 4.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -96,10 +97,16 @@ def luck(law: Law, formulas: Sequence[str], judge: Problem, options: FitOptions,
     size = len(rows) * len(task.targets)
     best = min((o for o in outcomes if o.status == "ok"), key=lambda o: o.objective, default=None)
     floor = evaluate(constant, null, quick).objective
-    law_gain = evaluate(constant, real, quick).objective - evaluate(law, real, quick).objective
+    law_gain = _gain(evaluate(constant, real, quick).objective, evaluate(law, real, quick).objective, size)
     if best is None or best.dev is None:
-        return Luck(len(formulas), 0.0, law_gain / size, 0.0)
-    return Luck(len(formulas), max(floor - best.objective, 0.0) / size, law_gain / size, best.dev.r2)
+        return Luck(len(formulas), 0.0, law_gain, 0.0)
+    return Luck(len(formulas), max(_gain(floor, best.objective, size), 0.0), law_gain, best.dev.r2)
+
+
+def _gain(constant: float, objective: float, size: int) -> float:
+    """Nats a row; nothing where one of the two could not be judged on the sample."""
+    gain = (constant - objective) / size
+    return gain if math.isfinite(gain) else 0.0
 
 
 def shuffled(rows: Rows, seed: int) -> Rows:

@@ -26,6 +26,9 @@ MIN_ROWS = 3
 LOG_SPAN = 20.0
 """A positive feature whose largest value is more than this times its smallest is taken to span orders of magnitude."""
 
+SIZE_SPAN = 2.0
+"""The same for a feature that counts something: laws are powers of sizes, however narrow a sweep is."""
+
 SCALE_SPAN = 4.0
 """Features that count something and span more than this are multiplied for a scale where the file names no compute."""
 
@@ -34,6 +37,9 @@ SCALE_NAMES = ("compute_train", "train_compute", "compute_train_6nd", "compute",
 
 RUN_NAMES = ("run_id", "run", "curve_id")
 """Columns that number the runs when no run= is given."""
+
+BIG = 1e3
+"""What counts parameters, tokens or steps is larger than this."""
 
 _NOT_A_SIZE = re.compile(r"(^|_)(lr|learning_rate|bs|bsz|batch\w*|warmup\w*|seed)(_|$)", re.IGNORECASE)
 _FILE_NAME = re.compile(r"\.(csv|tsv|txt)$", re.IGNORECASE)
@@ -237,7 +243,7 @@ def _completed(plan: Task, config: RunConfig, read: Columns, search: IntArray, n
     """The plan with everything that is chosen from the searched rows."""
     for name in (*plan.names, *plan.targets):
         check_numbers(read, name, search)
-    features = tuple(replace(v, log=_spans(values_at(read, v.name, search), LOG_SPAN)) for v in plan.features)
+    features = tuple(replace(v, log=_is_log(v.name, values_at(read, v.name, search))) for v in plan.features)
     task = replace(plan, features=features)
     if not config.scale:
         task = replace(task, scale=_default_scale(task, read, search))
@@ -259,6 +265,12 @@ def _completed(plan: Task, config: RunConfig, read: Columns, search: IntArray, n
 
 def _spans(values: FloatArray, factor: float) -> bool:
     return bool(values.min() > 0 and values.max() > factor * values.min())
+
+
+def _is_log(name: str, values: FloatArray) -> bool:
+    """Whether laws should see a feature through its logarithm: what counts or is tuned, and all that spans far."""
+    tuned = bool(_NOT_A_SIZE.search(name)) or bool(values.max() > BIG)
+    return _spans(values, SIZE_SPAN if tuned else LOG_SPAN)
 
 
 def _default_scale(task: Task, read: Columns, search: IntArray) -> str | None:

@@ -134,7 +134,7 @@ def row(task: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
-    names = ("dev", "dev_spread", "dev_published_form", "dev_best_baseline", "test", "test_least", "test_spread")
+    names: tuple[str, ...] = ("dev", "dev_spread", "dev_published_form", "dev_best_baseline", "test", "test_least", "test_spread")
     names += ("test_published_form", "bar", "seconds", "slowest", "overlap")
     head = "| task | seeds | " + " | ".join(n.replace("_", " ") for n in names) + " |"
     lines = [head, "|" + "---|" * (len(names) + 2)]
@@ -155,7 +155,7 @@ def main(given: Sequence[str]) -> None:
     lines = out / "sldbench.jsonl"
     todo = [(t, s) for s in seeds for t in tasks if (t, s) not in done(lines)]
     with ThreadPoolExecutor(words.processes) as pool:
-        for record in pool.map(lambda ts: one_run(*ts, words), todo):
+        for record in pool.map(lambda job: one_run(job[0], job[1], words), todo):
             with lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             print(f"{record['task']} seed {record['seed']}: {record['score']} {record['seconds']:.0f} s", flush=True)

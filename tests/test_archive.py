@@ -192,3 +192,10 @@ def test_whole_entries_are_kept_for_elites_and_the_best_only() -> None:
 def test_an_archive_without_room_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Archive(**settings)
+
+
+def test_an_archive_is_idle_since_the_best_last_fell_by_a_nat() -> None:
+    archive = filled([entry(0, 10.0), entry(1, 5.0), entry(2, 4.5), entry(3, 4.2), entry(4, reason="non-finite")])
+    assert archive.idle == 3
+    archive.add(entry(5, 3.9))
+    assert archive.idle == 0

@@ -161,3 +161,35 @@ def test_a_constant_top_is_no_reason_to_reject_a_law() -> None:
     top = rows.scale > np.quantile(rows.scale, 0.7)
     flat = replace(rows, targets={"loss": np.where(top, 2.0, rows.targets["loss"])})
     assert judged("E + A/N**a + B/D**b", task, flat).status == "ok"
+
+
+def test_cuts_run_along_the_scale_and_along_every_feature_that_grows() -> None:
+    task, rows = planted(60)
+    judge = selection.problem(task, rows)
+    assert {c.axis for c in judge.cuts} == {"scale"}
+    assert {c.axis for c in judge.final_cuts} == {"scale", "N", "D"}
+    for cut in judge.final_cuts:
+        values = rows.scale if cut.axis == "scale" else rows.columns[cut.axis]
+        assert values is not None
+        assert values[cut.train].max() < values[cut.test].min()
+
+
+def test_late_cuts_count_more_and_side_cuts_less() -> None:
+    task, rows = planted(60)
+    along = [c for c in selection.problem(task, rows).final_cuts if c.axis == "scale"]
+    assert [c.weight for c in along] == sorted(c.weight for c in along)
+    side = next(c for c in selection.problem(task, rows).final_cuts if c.axis == "N")
+    assert side.weight < max(c.weight for c in along)
+
+
+def test_one_bad_refit_is_bounded() -> None:
+    """Below half of twelve rows four parameters are not settled; the law is still judged by the later cuts."""
+    size = np.geomspace(200, 4e5, 12)
+    y = 1.0 + 8.0 / (size**0.4 + 3.0)
+    rows = Rows({"D": size}, {"loss": y}, np.full(12, ALL), np.ones(12), size, np.arange(12))
+    task = Task("few", (Variable("D"),), ("loss",), scale="D")
+    outcome = judged("E + A/(D**a + B)", task, rows, final=True)
+    assert outcome.status == "ok"
+    assert len(outcome.cuts) < len(selection.problem(task, rows).final_cuts)
+    assert outcome.dev is not None
+    assert outcome.dev.n == 3
