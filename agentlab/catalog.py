@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from agentlab.errors import nearest
-from agentlab.task_file import read_task_file
-from agentlab.types import AgentlabError, BackendError, Task
+from agentlab.task_file import read_head, read_task_file
+from agentlab.types import AgentlabError, BackendError, Head, Task
 
 TASK_FILE = "task.toml"
 
@@ -34,9 +34,23 @@ def load_task(name: str) -> Task:
     Raises:
         CatalogError: there is no such task, or its task.toml is wrong; the line says what to write.
     """
+    return read_task_file(_task_folder(name), find_data)
+
+
+def task_heads() -> list[Head]:
+    """What the tasks say without their rows, by name; rows need not be at hand."""
+    return [read_head(_task_folder(name), find_data) for name in task_names()]
+
+
+def task_head(name: str) -> Head:
+    """The same for one task. Raises CatalogError where there is none."""
+    return read_head(_task_folder(name), find_data)
+
+
+def _task_folder(name: str) -> Path:
     for folder in (*(root / name for root in _task_roots()), Path(name)):
         if (folder / TASK_FILE).is_file():
-            return read_task_file(folder.resolve(), find_data)
+            return folder.resolve()
     if Path(name).is_dir():
         raise CatalogError(
             f"task={name}: the folder has no {TASK_FILE}; write one, as tasks/moe_leverage/{TASK_FILE} shows"

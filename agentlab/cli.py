@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -12,6 +13,9 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError
 
 if TYPE_CHECKING:
+    from agentlab.audit import Beside
+    from agentlab.audit_words import AuditWords
+    from agentlab.law import Law
     from agentlab.run_rows import Intake
     from agentlab.types import RunConfig
 
@@ -195,7 +199,101 @@ def predict(
     if as_json:
         _print_json(answer)
     else:
+        if answer["by"] != "law":
+            print(f"no law beats the baseline; predicted by: {answer['by']} (by=law for the law)", file=sys.stderr)
         print(predictions(answer))
+
+
+@app.command()
+def audit(
+    words: Words = None,
+    law: Annotated[str, typer.Option(help="The formula; names that are not columns are parameters.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Say what a law is worth: agentlab audit RUN, or agentlab audit DATA target=COL features=A,B --law FORMULA."""
+    from agentlab.audit import audit as examine
+    from agentlab.audit_files import record, write
+    from agentlab.audit_page import summary
+    from agentlab.audit_words import settings_of
+
+    given, formula, taken, known, folder = _asked("audit", words or [], law)
+    card, case = examine(formula, taken.task, taken.rows, settings_of(given), known)
+    out = Path(given.out) if given.out else folder or Path("audit")
+    files, missing = write(card, case, out)
+    print("\n".join([*taken.notes, *missing]), file=sys.stderr)
+    if as_json:
+        _print_json(record(card) | {"files": files})
+    else:
+        after = _plan_after(words or [], law) if card.cost else "agentlab runs"
+        print(summary(card, files, after))
+
+
+def _plan_after(words: list[str], law: str) -> str:
+    """The `agentlab plan` that asks the same."""
+    kept = [shlex.quote(w) for w in words if not w.startswith(("out=", "flops="))]
+    return " ".join(["agentlab plan", *kept, *([f"--law {shlex.quote(law)}"] if law else []), "--flops 1e23"])
+
+
+@app.command()
+def plan(
+    words: Words = None,
+    law: Annotated[str, typer.Option(help="The formula, where no run is given.")] = "",
+    flops: Annotated[float | None, typer.Option(help="The compute of the run to plan, in FLOPs.")] = None,
+    flops_per: Annotated[str, typer.Option(help="What a run costs, over the features; 6*n*d unless told.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Choose the next run: agentlab plan RUN --flops 1e23, or agentlab plan DATA target=.. features=.. --law LAW."""
+    from dataclasses import asdict, replace
+
+    from agentlab.audit import plan as choose
+    from agentlab.audit_page import plan_page
+    from agentlab.audit_words import settings_of
+    from agentlab.words import UsageError
+
+    given, formula, taken, _, _ = _asked("plan", words or [], law)
+    settings = settings_of(given)
+    compute = flops if flops is not None else settings.flops
+    if compute is None or not 0 < compute < float("inf"):
+        raise UsageError("agentlab plan: say how much compute there is, above 0: --flops 1e23")
+    settings = replace(settings, flops=compute, flops_per=flops_per or settings.flops_per)
+    found = choose(formula, taken.task, taken.rows, settings)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        print(plan_page(found, _audit_after(words or [], law, compute)))
+
+
+def _audit_after(words: list[str], law: str, flops: float) -> str:
+    asked = _plan_after(words, law).removeprefix("agentlab plan").removesuffix("--flops 1e23")
+    return f"agentlab audit{asked}flops={flops:g}"
+
+
+def _asked(verb: str, words: list[str], law: str) -> tuple[AuditWords, Law, Intake, Beside, Path | None]:
+    """What `audit` and `plan` are asked: of a run and the law it found, or of a file and a formula."""
+    from agentlab import runs
+    from agentlab.audit_words import audit_words, beside, run_words, with_reference
+    from agentlab.law import parse
+    from agentlab.run_rows import Intake, read_rows
+    from agentlab.table import intake
+    from agentlab.words import UsageError
+
+    folder: Path | None = None
+    if words and "=" not in words[0] and (not law or (Path(words[0]) / runs.CONFIG).is_file()):
+        folder = runs.find(words[0])
+    if folder is not None:
+        given = run_words(words[1:], verb, runs.read_config(folder))
+        taken = Intake(*read_rows(folder, every=True))
+        law = law or runs.result(folder)["law"]["formula"]
+    else:
+        given = audit_words(words, verb)
+        taken = intake(given)
+        reference = taken.task.reference
+        law = law or (reference.formula if reference is not None else "")
+    if not law:
+        raise UsageError(f'agentlab {verb}: no formula; give one with --law "E + A/n**a", or name a run')
+    task = with_reference(taken.task, given.reference)
+    known = beside(given, task, len(taken.rows))
+    return given, parse(law, task.names), Intake(task, taken.rows, None, taken.notes), known, folder
 
 
 @app.command()
@@ -203,25 +301,58 @@ def tasks(
     words: Annotated[list[str] | None, typer.Argument(metavar="[show NAME]")] = None, as_json: Json = False
 ) -> None:
     """List the tasks, or show one: agentlab tasks show NAME."""
-    from agentlab.catalog import load_task, task_names
+    from agentlab.catalog import load_task, task_heads
     from agentlab.display import task_page
     from agentlab.words import UsageError
 
     match words or []:
         case []:
-            found = [load_task(name) for name in task_names()]
-            rows = [{"name": t.name, "title": t.title} for t in found]
+            rows = [{"name": t.name, "title": t.title, "data": "here" if t.here else "missing"} for t in task_heads()]
             if as_json:
                 _print_json(rows)
                 return
             for row in rows:
-                print(f"{row['name']:24s} {row['title']}")
+                print(f"{row['name']:26s} {row['title']}{'' if row['data'] == 'here' else '   (no data here)'}")
             if rows:
                 print(f"\nnext: agentlab tasks show {rows[0]['name']}")
         case ["show", name]:
             print(task_page(load_task(name), as_json=as_json))
         case other:
             raise UsageError(f"agentlab tasks: {' '.join(other)!r} is not `show NAME`")
+
+
+@app.command()
+def data(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[get TASK]")] = None, as_json: Json = False
+) -> None:
+    """List the tasks whose rows are elsewhere, or fetch them: agentlab data get TASK."""
+    from agentlab.catalog import data_folders, task_head, task_heads
+    from agentlab.words import UsageError
+
+    match words or []:
+        case []:
+            rows = [{"task": t.name, "file": t.file, "here": t.here} for t in task_heads() if t.source]
+            if as_json:
+                _print_json(rows)
+                return
+            for row in rows:
+                print(f"{row['task']:26s} {row['file']:36s} {'here' if row['here'] else 'missing'}")
+            missing = next((row["task"] for row in rows if not row["here"]), None)
+            print(f"\nnext: agentlab data get {missing}" if missing else "\nnext: agentlab tasks")
+        case ["get", name]:
+            from agentlab.hub import fetch
+
+            head = task_head(name)
+            if head.source is None:
+                raise UsageError(f"agentlab data get: {name} brings its own rows; there is nothing to get")
+            written = fetch(head.source, head.columns, (data_folders()[0] / head.file).parent)
+            if as_json:
+                _print_json([str(path) for path in written])
+                return
+            print("\n".join(str(path) for path in written))
+            print(f"\nnext: agentlab discover task={name}")
+        case other:
+            raise UsageError(f"agentlab data: {' '.join(other)!r} is not `get TASK`")
 
 
 @runs_app.callback(invoke_without_command=True)

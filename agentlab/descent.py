@@ -25,6 +25,12 @@ LAP = 4
 SAME = 1e-6
 """Costs within this relative distance are the same optimum."""
 
+LEADERS = 2
+"""Members of a problem that may go on when the race is over."""
+
+WORTH = 30.0
+"""A leader goes on while a lap gains WORTH x what a step must gain."""
+
 PATIENCE = 3.0
 """A member is behind when PATIENCE more laps like its last would not bring it to the best cost."""
 
@@ -104,13 +110,16 @@ class Limits:
 class Schedule:
     """How long to descend: at most `steps`, until one gains less than `tolerance` of the cost.
 
-    `damping` is that of the first step; held parameters are released after `hold` steps.
+    `damping` is that of the first step; held parameters are released after `hold` steps. Every `lap` steps those
+    that fall behind leave the race, and after `steps` only the LEADERS of every problem go on, for `extra` steps more.
     """
 
     steps: int
     tolerance: float
     damping: float = FIRST_DAMPING
     hold: int = LAP
+    lap: int = LAP
+    extra: int = 0
 
 
 def descend(
@@ -132,11 +141,11 @@ def descend(
     if not len(moving):
         return final
     fixed = None if held is None else held[:, moving]
-    live, lap = np.arange(len(state.cost)), state.cost
+    live, lap, before = np.arange(len(state.cost)), state.cost, state.cost
     pace = _Pace.start(len(live), schedule.damping)
     exact = system.exact
     with np.errstate(all="ignore"):
-        for count in range(1, schedule.steps + 1):
+        for count in range(1, schedule.steps + schedule.extra + 1):
             new, expected = _tried(system, state, pace.damping, fixed, limits)
             gain = np.where(np.isinf(state.cost) & np.isfinite(new.cost), np.inf, state.cost - new.cost)
             better = gain > 0
@@ -145,9 +154,14 @@ def descend(
             done |= np.isinf(state.cost) & (pace.damping > 1e3)
             state = new if better.all() else new.where(better, state)
             pace = pace.after(better, gain / expected)
-            if problem is not None and count % LAP == 0:
+            if problem is not None and count % schedule.lap == 0:
                 done |= _decided(final, live, state.cost, lap, problem, done)
                 lap = state.cost
+            if problem is not None and schedule.extra and count >= schedule.steps:
+                done |= rank(state.cost, problem[live]) >= LEADERS
+                if count % LAP == 0:
+                    done |= ~(before - state.cost > WORTH * schedule.tolerance * state.cost)
+                    before = state.cost
             if fixed is not None:
                 done &= ~fixed.any(axis=1)
                 fixed = fixed if count < schedule.hold else None
@@ -156,7 +170,7 @@ def descend(
             if 2 * np.count_nonzero(done) >= len(done):
                 final, stay = final.put(live, state), np.flatnonzero(~done)
                 state, live, system, pace = state.take(stay), live[stay], system.take(stay), pace.take(stay)
-                fixed, exact, lap = None if fixed is None else fixed[stay], exact[stay], lap[stay]
+                fixed, exact, lap, before = None if fixed is None else fixed[stay], exact[stay], lap[stay], before[stay]
     return final.put(live, state)
 
 
@@ -223,6 +237,14 @@ def _decided(
     return np.asarray(behind | (np.abs(cost - rested[problem[live]]) <= SAME * cost))
 
 
+def rank(cost: FloatArray, problem: IntArray) -> IntArray:
+    """(B,) how many members of the same problem cost less; of equal ones the first counts as less."""
+    order = np.lexsort((cost, problem))
+    places = np.empty(len(cost), dtype=np.int64)
+    places[order] = np.arange(len(cost)) - np.searchsorted(problem[order], problem[order])
+    return places
+
+
 def _step(state: Normal, damping: FloatArray, blocked: BoolArray | None) -> tuple[FloatArray, FloatArray]:
     """The damped step (B, q) in the parameters that are not blocked, and the gain the linear model expects (B,)."""
     use = state.scale > 0 if blocked is None else (state.scale > 0) & ~blocked
@@ -256,9 +278,13 @@ def apply(matrices: FloatArray, vectors: FloatArray) -> FloatArray:
     return np.asarray((matrices @ vectors[..., None])[..., 0])
 
 
+def _total(values: FloatArray) -> float:
+    return float(np.add.reduce(values, axis=None))
+
+
 def guarded(state: Normal) -> Normal:
     """Cost inf and no gradient where anything is not finite."""
-    if np.isfinite(np.sum(state.cost) + np.sum(state.gradient) + np.sum(state.hessian)):
+    if np.isfinite(_total(state.cost) + _total(state.gradient) + _total(state.hessian)):
         return state
     bad = ~np.isfinite(state.cost + state.gradient.sum(axis=1) + state.hessian.sum(axis=(1, 2)))
     return Normal(

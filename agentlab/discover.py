@@ -10,6 +10,7 @@ The graph's state is a cursor; everything else is in the trace.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections import deque
@@ -24,7 +25,6 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from agentlab import selection
 from agentlab.archive import Archive
 from agentlab.proposers import Proposer
 from agentlab.toolbox import Toolbox
@@ -253,7 +253,7 @@ async def finish(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     _tell(search, state["asked"], "finalists")
     best = search.archive.top(FINALISTS)
     outcomes = await judge(search, [e.proposal.formula for e in best], "final", None)
-    position = selection.choose(outcomes)
+    position = await _believed(search, best, outcomes)
     records: list[Record] = [{"kind": "stop", "reason": state["stop"], "asked": state["asked"]}]
     for entry, outcome in zip(best, outcomes, strict=True):
         records.append(
@@ -282,6 +282,17 @@ async def finish(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     search.trace.append(records)
     _note_time(search, state["asked"])
     return {}
+
+
+async def _believed(search: Search, best: Sequence[Entry], outcomes: Sequence[Outcome]) -> int | None:
+    """The position of the finalist to believe."""
+    formulas = [e.proposal.formula for e in best]
+    told = [json.loads(dump(outcome_record(o))) for o in outcomes]
+    answer = await search.toolbox.call(
+        "fit.choose", {"data": str(search.folder), "formulas": formulas, "outcomes": told}
+    )
+    position: int | None = answer["position"]
+    return position
 
 
 def build() -> CompiledStateGraph[Cursor, Search, Cursor, Cursor]:

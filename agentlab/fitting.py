@@ -33,6 +33,10 @@ TUNING: Mapping[str, float] = {"huber": 1.345, "soft_l1": 1.0}
 """Robust losses bend at TUNING x the residual scale (Huber: 95% efficiency for normal noise)."""
 
 
+SHARPEST = 1e-100
+"""The least bend of a robust loss, where a law is exact for half of the rows: its square is still a number."""
+
+
 def fit(
     law: Law,
     columns: Mapping[str, FloatArray],
@@ -230,7 +234,7 @@ def _bend(residual: FloatArray, weight: FloatArray, cost: FloatArray, options: F
     if options.delta is not None:
         return np.full(groups, options.delta)
     middle = [np.median(np.abs(r[w > 0])) for r, w in zip(residual[_best(cost, groups)], weight, strict=True)]
-    return np.maximum(TUNING[options.robust] * 1.4826 * np.array(middle), 1e-300)
+    return np.maximum(TUNING[options.robust] * 1.4826 * np.array(middle), SHARPEST)
 
 
 def _records(

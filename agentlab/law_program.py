@@ -103,14 +103,17 @@ class Program:
             values = self._forward(params, self._scratch_for(params.shape))
         return self._full(values[self._root], params)
 
-    def with_jacobian(self, params: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The value (..., n) and its derivatives (..., P, n) in the parameters; with `variable`, (..., 1, n) in it."""
+    def with_jacobian(self, params: FloatArray, spare: int = 0) -> tuple[FloatArray, FloatArray]:
+        """The value (..., n) and its derivatives (..., P, n) in the parameters; with `variable`, (..., 1, n) in it.
+
+        `spare` rows of zeros follow the derivatives, for what the caller wants to stand beside them.
+        """
         params = self._checked(params)
         scratch = self._scratch_for(params.shape)
         with np.errstate(all="ignore"):
             values = self._forward(params, scratch)
             adjoint = self._backward(values, scratch)
-        jacobian = np.zeros((*params.shape[:-1], self._rows, self.n))
+        jacobian = np.zeros((*params.shape[:-1], self._rows + spare, self.n))
         for slot, i in self._wrt:
             found = adjoint[slot]
             if found is not None:

@@ -7,12 +7,12 @@ atanh((y - a)/b). The points are first-order right: rows are weighted by the slo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from agentlab.descent import Limits
-from agentlab.law import Call, Law, Node, Sym, from_tree
+from agentlab.law import Call, Law, Node, Num, Sym, from_tree
 from agentlab.standard import Standard, standard
 from agentlab.types import FloatArray
 from agentlab.varpro import Bound, Data, Projected, split
@@ -20,22 +20,40 @@ from agentlab.varpro import Bound, Data, Projected, split
 LEAST = 2
 """Parameters that have to become linear for the detour to be worth its time."""
 
+UPWARD = 4
+"""One of so many levels beside a quotient lies above the data."""
+
 NARROWEST, WIDEST = 0.02, 3.0
 """A level drawn below (above) the data lies this many ranges of the data away from it."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """The operations from the root to a part: (node, which argument), and the part in its standard form."""
+    """The operations from the root to a part: (node, which argument), and the part in its standard form.
+
+    A scale above a line, A/(u + k v), is taken below it first, as 1/(A' (u + k v)) with A' = 1/A, so that the part is
+    linear in two parameters: those `inverted`.
+    """
 
     outer: tuple[tuple[Call, int], ...]
     inner: Standard
+    inverted: tuple[str, ...] = ()
 
 
 def inner_path(law: Law, known: frozenset[str]) -> Path | None:
     """The way to the part in which most parameters are linear that are not in `known`; None where there is none."""
+    gain, path = _straight(law.tree, law, known)
+    for tree, name in _lowered(law.tree, frozenset(law.params)):
+        more, other = _straight(tree, law, known - {name})
+        if other is not None and name in other.inner.law.linear and more > gain:
+            gain, path = more, replace(other, inverted=(name,))
+    return path
+
+
+def _straight(tree: Node, law: Law, known: frozenset[str]) -> tuple[int, Path | None]:
+    """How many parameters become linear at the end of the best way through a tree, and the way."""
     best: tuple[int, tuple[tuple[Call, int], ...], Node] | None = None
-    stack: list[tuple[Node, tuple[tuple[Call, int], ...]]] = [(law.tree, ())]
+    stack: list[tuple[Node, tuple[tuple[Call, int], ...]]] = [(tree, ())]
     while stack:
         node, outer = stack.pop()
         if not isinstance(node, Call):
@@ -47,7 +65,25 @@ def inner_path(law: Law, known: frozenset[str]) -> Path | None:
                 best = gain, outer, node
         if node.op in _UNDO or node.op in _BINARY:
             stack.extend((arg, (*outer, (node, i))) for i, arg in enumerate(node.args))
-    return Path(best[1], standard(from_tree(best[2], law.variables))) if best else None
+    if best is None:
+        return 0, None
+    return best[0], Path(best[1], standard(from_tree(best[2], law.variables)))
+
+
+def _lowered(node: Node, params: frozenset[str]) -> list[tuple[Node, str]]:
+    """The trees in which one parameter that is divided by a sum is taken below the line, and its name."""
+    if not isinstance(node, Call):
+        return []
+    out: list[tuple[Node, str]] = []
+    for i, arg in enumerate(node.args):
+        for tree, name in _lowered(arg, params):
+            out.append((Call(node.op, (*node.args[:i], tree, *node.args[i + 1 :])), name))
+    if node.op != "/":
+        return out
+    above, below = node.args
+    if isinstance(above, Sym) and above.name in params and isinstance(below, Call) and below.op in ("+", "-"):
+        out.append((Call("/", (Num(1.0), Call("*", (above, below)))), above.name))
+    return out
 
 
 def _bends(node: Call, side: int) -> bool:
@@ -62,6 +98,8 @@ def peel(path: Path, law: Law, data: Data, theta: FloatArray, uniform: FloatArra
     """
     values = {name: theta[:, i].copy() for i, name in enumerate(law.params)}
     with np.errstate(all="ignore"):
+        for name in path.inverted:
+            values[name] = 1.0 / values[name]
         target, weight = data.y, data.weight
         for depth, (node, side) in enumerate(path.outer):
             other = target
@@ -81,6 +119,9 @@ def peel(path: Path, law: Law, data: Data, theta: FloatArray, uniform: FloatArra
     system = Projected(Bound(inner.law, part), split(inner.law), Limits(-free, free))
     solved = inner.back(system.at(np.nan_to_num(start, nan=1.0)).theta)
     values |= {p: solved[:, i] for i, p in enumerate(inner.original.params)}
+    with np.errstate(all="ignore"):
+        for name in path.inverted:
+            values[name] = 1.0 / values[name]
     out = np.stack([values[p] for p in law.params], axis=1)
     usable = np.isfinite(out).all(axis=1, keepdims=True)
     return np.where(usable, out, theta)
@@ -111,6 +152,8 @@ def _place(
         values[sibling.name] = high + (high - low) * away
     else:
         level = low - (high - low) * away
+        if below == "/":  # what is left may be negative: a law can also come up to its level
+            level = np.where(np.arange(len(away)) % UPWARD == 0, high + (high - low) * away, level)
         values[sibling.name] = level if node.op == "+" else -level
 
 

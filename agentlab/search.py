@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -12,10 +11,11 @@ import numpy as np
 from agentlab import starts
 from agentlab.descent import SAME, Limits, Schedule, descend
 from agentlab.law import Law
-from agentlab.peel import Path, inner_path, peel
+from agentlab.peel import inner_path, peel
+from agentlab.search_race import CROWD, RACE_ROWS, TOLERANCE, Effort, Found, Plan, distinct, exchanged, followed, raced
 from agentlab.standard import Standard, standard
 from agentlab.types import AgentlabError, BoolArray, FloatArray, IntArray
-from agentlab.varpro import Bound, Data, Projected, Split, split
+from agentlab.varpro import Bound, Data, Projected, split
 
 SCREEN = 8
 """At most this many random points are drawn per start; 1 + the number of nonlinear parameters where that is less."""
@@ -32,45 +32,9 @@ EASY = 2
 MORE = 4
 """At most so many times as many points as starts warm up; 1 + the nonlinear parameters above EASY if that is less."""
 
-STRIDE, WARM_UP = 3, 10
-"""Steps a start has to warm up on the few rows: STRIDE for each nonlinear parameter above EASY, WARM_UP at most."""
-
-TOLERANCE = 1e-8
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search of G problems found.
-
-    Distinct optima `theta` (G, k, P), best first; the share of the starts that end at the best (G,); how many starts.
-    """
-
-    theta: FloatArray
-    converged: FloatArray
-    starts: int
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard to look: how many starts, how many steps each, how many optima to return, and the seed.
-
-    `nonnegative` keeps the linear parameters from going below 0, which keeps sums of powers positive.
-    """
-
-    starts: int
-    steps: int
-    keep: int
-    seed: int
-    nonnegative: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a search needs to know of a law: its standard form, how that is linear, and the bent part to solve for."""
-
-    form: Standard
-    split: Split
-    path: Path | None
+STRIDE, WARM_UP, QUICK_WARM_UP = 3, 10, 6
+"""Steps a start has to warm up on the few rows: STRIDE for each nonlinear parameter above EASY, WARM_UP at
+most, or QUICK_WARM_UP in a quick search."""
 
 
 @lru_cache(maxsize=128)
@@ -106,21 +70,20 @@ def search(
     least = frozenset(form.law.linear) if effort.nonnegative else form.positive
     positive = np.array([p in least for p in form.law.params], dtype=bool)
     limits = Limits(np.where(positive, np.maximum(limits.lower, 0.0), limits.lower), limits.upper)
+    effort = effort.shared(len(data.y))
     points, held = _points(way, data, limits, bounds, effort, warm)
+    few = effort.quick and data.y.shape[1] > RACE_ROWS
+    seen = data.rows(_some(data, RACE_ROWS, effort.seed)) if few else data
+    last = raced(way, seen, limits, effort, points, held)
     groups, count = points.shape[:2]
-    problem = np.repeat(np.arange(groups), count)
-    system = Projected(Bound(form.law, data.take(problem)), way.split, limits)
-    last = descend(
-        system,
-        system.at(points.reshape(groups * count, -1)),
-        limits,
-        Schedule(effort.steps, TOLERANCE),
-        held=np.tile(held, (groups, 1)) if held.any() else None,
-        problem=problem,
-    )
     cost, theta = last.cost.reshape(groups, count), last.theta.reshape(groups, count, -1)
     converged = np.mean(cost <= cost.min(axis=1, keepdims=True) * (1 + SAME), axis=1)
-    return Found(form.back(_distinct(theta, cost, effort.keep)), converged, count)
+    found = distinct(theta, cost, effort.keep)
+    if few:
+        found = followed(way, data, limits, effort, found)
+    if effort.quick and groups > CROWD and effort.starts > 1 and len(way.split.nonlinear):
+        found = exchanged(way, data, limits, effort, found)
+    return Found(form.back(found), converged, count)
 
 
 def _points(
@@ -141,7 +104,7 @@ def _points(
     kinds = starts.reduced(drawn, way.split.nonlinear, limits)
     each = max(effort.starts // (2 * len(kinds)), 1) if kinds else 0
     free = max(effort.starts - each * len(kinds) - known.shape[1], effort.starts // 2, 2)
-    chosen, held = _chosen(way, few, limits, [starts.Kind(drawn, None), *kinds], free, each)
+    chosen, held = _chosen(way, few, limits, [starts.Kind(drawn, None), *kinds], free, each, quick=effort.quick)
     held = np.concatenate([held, np.zeros((known.shape[1], size), dtype=bool)])
     return np.clip(np.concatenate([chosen, known], axis=1), limits.lower, limits.upper), held
 
@@ -186,6 +149,8 @@ def _chosen(
     kinds: Sequence[starts.Kind],
     free: int,
     each: int,
+    *,
+    quick: bool,
 ) -> tuple[FloatArray, BoolArray]:
     """Starts (G, M, P) that are best on a few rows and what they hold: `free` of the first kind, `each` of the others.
 
@@ -213,7 +178,7 @@ def _chosen(
     index = (chosen + np.arange(groups)[:, None] * count).ravel()
     state = state.take(index)
     if hard:
-        steps = min(STRIDE * hard, WARM_UP)
+        steps = min(STRIDE * hard, QUICK_WARM_UP if quick else WARM_UP)
         whole = Schedule(steps, TOLERANCE, hold=steps + 1)
         state = descend(system.take(index), state, limits, whole, held=held[chosen.ravel()])
     most = [(run.shape[1], keep) for run, (_, keep) in zip(some, runs, strict=True)]
@@ -250,16 +215,3 @@ def _least(cost: FloatArray, runs: Sequence[tuple[int, int]]) -> IntArray:
         found.append(first + np.argsort(cost[:, first : first + count], axis=1, kind="stable")[:, :most])
         first += count
     return np.concatenate(found, axis=1)
-
-
-def _distinct(theta: FloatArray, cost: FloatArray, keep: int) -> FloatArray:
-    """The `keep` best points of every problem that differ in cost; the best repeated where there are fewer."""
-    out = np.empty((len(theta), keep, theta.shape[2]))
-    for g in range(len(theta)):
-        order = np.argsort(cost[g], kind="stable")
-        picked = [order[0]]
-        for i in order[1:]:
-            if len(picked) < keep and np.isfinite(cost[g, i]) and cost[g, i] > cost[g, picked[-1]] * (1 + SAME):
-                picked.append(i)
-        out[g] = theta[g, (picked + picked[:1] * keep)[:keep]]
-    return out

@@ -22,6 +22,7 @@
     [data]
     train = "data/leverage.csv"     in this folder, else under $AGENTLAB_DATA
     holdout = "data/holdout.csv"    optional
+    hub = { dataset = "owner/name", config = "..", train = 36, digest = ".." }   optional, for `agentlab data get`
     sealed_flops = 9e12             optional: budgets that the tool server `train` refuses, as they make the hold-out
 
 reference.toml holds `formula`, `source` and a table [params] with the published constants.
@@ -36,7 +37,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentlab.types import AgentlabError, Reference, Task, Variable
+from agentlab.types import AgentlabError, Head, Reference, Source, Task, Variable
 
 T = TypeVar("T", bound=BaseModel)
 FindData = Callable[[str], Path | None]
@@ -79,10 +80,19 @@ class _Law(_Table):
     bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
+class _Hub(_Table):
+    dataset: str
+    config: str
+    train: int = Field(default=0, ge=0)
+    test: int = Field(default=0, ge=0)
+    digest: str = ""
+
+
 class _Data(_Table):
     train: str
     holdout: str | None = None
     sealed_flops: float | None = Field(default=None, gt=0)
+    hub: _Hub | None = None
 
 
 class _File(_Table):
@@ -111,9 +121,10 @@ def read_task_file(folder: Path, find_data: FindData) -> Task:
     reference = folder / "reference.toml"
     train = _data_file(folder, told.data.train, find_data)
     if train is None:
+        fetch = f"get it with: agentlab data get {folder.name}, or" if told.data.hub else "put it there, or"
         raise TaskFileError(
             f"{path}: data.train = {told.data.train!r} is not in the task's folder nor in one of AGENTLAB_DATA; "
-            "put it there, or set AGENTLAB_DATA to the folder that holds it"
+            f"{fetch} set AGENTLAB_DATA to the folder that holds it"
         )
     holdout = _data_file(folder, told.data.holdout, find_data) if told.data.holdout else None
     return Task(
@@ -131,6 +142,22 @@ def read_task_file(folder: Path, find_data: FindData) -> Task:
         reference=_reference(reference) if reference.is_file() else None,
         train_file=str(train),
         holdout_file=None if holdout is None else str(holdout),
+    )
+
+
+def read_head(folder: Path, find_data: FindData) -> Head:
+    """What task.toml says without the rows. Raises TaskFileError as read_task_file, but for missing rows."""
+    path = folder / "task.toml"
+    told = _read(path, _File)
+    _check(path, told)
+    group = (told.task.group,) if told.task.group else ()
+    return Head(
+        name=folder.name,
+        title=told.task.title,
+        columns=(*group, *(f.name for f in told.feature), *told.target.columns),
+        file=told.data.train,
+        here=_data_file(folder, told.data.train, find_data) is not None,
+        source=Source(**told.data.hub.model_dump()) if told.data.hub else None,
     )
 
 
@@ -179,8 +206,9 @@ def _known(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         "target": _Target,
         "law": _Law,
         "data": _Data,
+        "hub": _Hub,
     }
-    return list((tables[str(loc[0])] if loc else model).model_fields)
+    return list((tables[str(loc[-1] if loc[-1] == "hub" else loc[0])] if loc else model).model_fields)
 
 
 def _check(path: Path, told: _File) -> None:

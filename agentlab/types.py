@@ -22,6 +22,7 @@ __all__ = [
     "EvaluationError",
     "FloatArray",
     "GroupParams",
+    "Head",
     "IntArray",
     "Outcome",
     "Proposal",
@@ -29,6 +30,7 @@ __all__ = [
     "Rows",
     "RunConfig",
     "Score",
+    "Source",
     "StrArray",
     "Task",
     "Variable",
@@ -70,6 +72,36 @@ class Reference:
     formula: str
     params: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a task's rows are on the hub: a data set, a configuration of it, and what its rows must be.
+
+    `train` and `test` count rows, 0 where the count is not known; `digest` is that of the training rows (hub.digest),
+    "" where it is not known.
+    """
+
+    dataset: str
+    config: str
+    train: int = 0
+    test: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What can be said of a task without its rows; `columns` are those of its files, `file` its training rows.
+
+    `here` says whether the rows are at hand, `source` where they can be fetched from.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    file: str
+    here: bool
+    source: Source | None
 
 
 @dataclass(frozen=True, slots=True)

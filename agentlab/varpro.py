@@ -66,9 +66,16 @@ class Bound:
         program.n = self.data.y.shape[1]  # columns may be (B, n) or, for a law of parameters only, absent
         return program
 
+    @cached_property
+    def root(self) -> FloatArray | None:
+        """The roots of the weights (B, n); None where all are 1."""
+        return None if np.all(self.data.weight == 1.0) else np.sqrt(self.data.weight)
+
     def take(self, index: IntArray | BoolArray) -> Bound:
-        """The members at `index`; a program that holds no member's own columns is kept."""
+        """The members at `index`; what was computed is kept, but for a program that holds members' own columns."""
         part = Bound(self.law, self.data.take(index))
+        if "root" in self.__dict__:
+            part.__dict__["root"] = None if self.root is None else self.root[index]
         if self.data.shared:
             part.__dict__["program"] = self.program
         return part
@@ -151,32 +158,37 @@ class Projected:
             return guarded(self._at(theta))
 
     def _at(self, theta: FloatArray) -> Normal:
-        lin, non, weight = self.split.linear, self.split.nonlinear, self.bound.data.weight
+        lin, non, size = self.split.linear, self.split.nonlinear, theta.shape[1]
         theta = theta.copy()
         theta[:, lin] = 1.0
-        value, jacobian = self.bound.program.with_jacobian(theta)
-        heavy = jacobian * weight[:, None]
-        gram = product(heavy, jacobian)
-        target = self._target(theta, value, jacobian)
-        moment = along(heavy, target)
-        c, inverse = self._solve(gram[:, lin[:, None], lin], moment[:, lin])
+        value, rows = self.bound.program.with_jacobian(theta, spare=1)
+        rows[:, size] = self._target(theta, value, rows)
+        gram = self._gram(rows)
+        c, inverse = self._solve(gram[:, lin[:, None], lin], gram[:, lin, size])
         theta[:, lin] = c
         if self.split.home is None:
-            value, jacobian = self.bound.program.with_jacobian(theta)
-            residual, steep = self.bound.data.y - value, jacobian[:, non]
-            heavier = steep * weight[:, None]
-            slope, cross, full = along(heavier, residual), product(heavier, jacobian[:, lin]), product(heavier, steep)
+            value, rows = self.bound.program.with_jacobian(theta, spare=1)
+            residual = np.subtract(self.bound.data.y, value, out=rows[:, size])
+            gram = self._gram(rows)
+            slope, cross, full = gram[:, non, size], gram[:, non[:, None], lin], gram[:, non[:, None], non]
         else:
-            every = np.zeros(theta.shape)
-            every[:, lin] = c
-            residual = target - np.einsum("bp,bpn->bn", every, jacobian)
-            size, cross = c[:, self.split.home], gram[:, non[:, None], lin]
-            slope = (moment[:, non] - apply(cross, c)) * size
-            cross = cross * size[:, :, None]
-            full = gram[:, non[:, None], non] * (size[:, :, None] * size[:, None, :])
-        cost = np.einsum("bn,bn,bn->b", weight, residual, residual)
+            every = np.zeros((len(theta), size + 1))
+            every[:, lin], every[:, size] = -c, 1.0
+            residual = np.einsum("bp,bpn->bn", every, rows)
+            home, cross = c[:, self.split.home], gram[:, non[:, None], lin]
+            slope = (gram[:, non, size] - apply(cross, c)) * home
+            cross = cross * home[:, :, None]
+            full = gram[:, non[:, None], non] * (home[:, :, None] * home[:, None, :])
+        cost = np.einsum("bn,bn->b", residual, residual)
         hessian = full - cross @ inverse @ cross.transpose(0, 2, 1)
         return Normal(theta, cost, slope, hessian, np.maximum(diagonal(hessian), FLAT * diagonal(full)))
+
+    def _gram(self, rows: FloatArray) -> FloatArray:
+        """The products (B, P + 1, P + 1) of weighted rows (B, P + 1, n), which are weighted in place."""
+        root = self.bound.root
+        if root is not None:
+            rows *= root[:, None]
+        return product(rows, rows)
 
     def _target(self, theta: FloatArray, value: FloatArray, jacobian: FloatArray) -> FloatArray:
         """What the terms with linear parameters have to explain, where `value` is the law with all of those at 1."""
@@ -223,14 +235,16 @@ def product(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _inverse(gram: FloatArray, free: BoolArray | None = None) -> FloatArray:
     """Inverse of the rows and columns of (B, K, K) `gram` that are free, zero elsewhere; scaled columns, tiny ridge."""
+    if gram.shape[1] == 1 and free is None:
+        return np.where(np.isfinite(1.0 / gram), 1.0 / gram, 0.0)
     scale = 1.0 / np.sqrt(diagonal(gram))
     ridge: float | FloatArray = RIDGE
-    if free is not None or not np.isfinite(np.sum(scale)):
+    if free is not None or not np.isfinite(np.add.reduce(scale, axis=None)):
         use = np.isfinite(scale) if free is None else free & np.isfinite(scale)
         scale, ridge = np.where(use, scale, 0.0), np.where(use, RIDGE, 1.0)
     outer = scale[:, :, None] * scale[:, None, :]
     scaled = np.ascontiguousarray(gram * outer)
-    if not np.isfinite(np.sum(scaled)):
+    if not np.isfinite(np.add.reduce(scaled, axis=None)):
         scaled = np.where(np.isfinite(scaled), scaled, 0.0)
     diagonal(scaled)[...] += ridge
     try:

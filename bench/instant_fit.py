@@ -39,5 +39,23 @@ def refit() -> dict[str, Any]:
     return {"params": {}, "intervals": {}}
 
 
+@server.tool()
+def choose() -> dict[str, Any]:
+    """The first finalist."""
+    return {"position": 0}
+
+
+@server.tool()
+def baselines() -> dict[str, Any]:
+    """No baselines."""
+    return {"beaten_by": "", "rows": []}
+
+
+@server.tool()
+def luck() -> dict[str, Any]:
+    """No luck."""
+    return {"candidates": 0, "gain": 0.0, "law_gain": 0.0, "r2": 0.0}
+
+
 if __name__ == "__main__":
     server.run("stdio")

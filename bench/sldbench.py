@@ -134,7 +134,15 @@ def row(task: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
-    names: tuple[str, ...] = ("dev", "dev_spread", "dev_published_form", "dev_best_baseline", "test", "test_least", "test_spread")
+    names: tuple[str, ...] = (
+        "dev",
+        "dev_spread",
+        "dev_published_form",
+        "dev_best_baseline",
+        "test",
+        "test_least",
+        "test_spread",
+    )
     names += ("test_published_form", "bar", "seconds", "slowest", "overlap")
     head = "| task | seeds | " + " | ".join(n.replace("_", " ") for n in names) + " |"
     lines = [head, "|" + "---|" * (len(names) + 2)]

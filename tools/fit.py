@@ -19,9 +19,10 @@ from agentlab.fitting import FitOptions, bootstrap, fit_rows
 from agentlab.law import Law, parse
 from agentlab.metrics import digits
 from agentlab.run_rows import read_rows
+from agentlab.selection_consensus import nearest_to_consensus
 from agentlab.selection_rivals import beaten_by, rivals
 from agentlab.selection_rivals import luck as measure_luck
-from agentlab.trace import dump, outcome_record
+from agentlab.trace import dump, outcome_record, read_outcome
 from agentlab.types import AgentlabError, Outcome, Score
 
 server = MCPServer(
@@ -59,6 +60,12 @@ class Judged(BaseModel):
     """Outcomes in the order of the formulas, as the trace records them."""
 
     outcomes: list[dict[str, Any]]
+
+
+class Chosen(BaseModel):
+    """Which of the finalists to believe: its position, or None where none of them is ok."""
+
+    position: int | None
 
 
 class Beside(BaseModel):
@@ -149,6 +156,13 @@ def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000
         for g, targets in spread.items()
     }
     return Refitted(params=selection.rounded(whole), intervals=short)
+
+
+@server.tool(annotations=_READ)
+def choose(data: Folder, formulas: list[str], outcomes: list[dict[str, Any]]) -> Chosen:
+    """Which finalist to believe: of those the rows cannot tell apart, the one nearest to what all of them predict."""
+    laws = [_parse(text, data) for text in formulas]
+    return Chosen(position=nearest_to_consensus(laws, [read_outcome(o) for o in outcomes], _problem(data)))
 
 
 @server.tool(annotations=_READ)
