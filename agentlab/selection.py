@@ -2,7 +2,8 @@
 
 The rules start from FACTS section 5: in-sample fit never decides. A candidate's objective, in nats, is
 
-    form     k/2 log n + c NODE           k parameters over all groups and targets (BIC; Schwarz 1978), c nodes
+    form     k/2 log n + c log V          k parameters over all groups and targets (BIC; Schwarz 1978), c nodes of a
+                                          vocabulary of V symbols; a law of the library is named by its number
     fit      FIT n/2 log(s2)              every row
     cuts     n/2 mean_c log(s2_c)         errors on rows beyond each cut by a law refitted below it; late cuts count
                                           most, none more than WORST nats a row above the fit, few rows less than many
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from agentlab import library
 from agentlab.fitting import FitOptions, GroupFit, fit_rows
 from agentlab.law import Law
 from agentlab.metrics import digits, pooled
@@ -45,8 +47,11 @@ __all__ = [
     "violations",
 ]
 
-NODE = 1.0
-"""Nats that a node of a formula costs: less than naming it among a dozen symbols would, for known laws are long."""
+VOCABULARY = 12
+"""Symbols a node is drawn from, for the length of a formula (operators, variables, parameters)."""
+
+KNOWN = 5.0
+"""Nats that name a law of the library, however long its formula is: there are somewhat more than a hundred of them."""
 
 NOISE_SHARE = 0.5
 """s2 is floored at (NOISE_SHARE x estimated noise)^2: the estimate is an upper bound for smooth laws."""
@@ -231,7 +236,13 @@ def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
 
 def _form_length(law: Law, fit: GroupFit, judge: Problem) -> float:
     n = len(judge.rows) * len(judge.task.targets)
-    return 0.5 * fit.n_params * math.log(n) + law.complexity * NODE
+    return 0.5 * fit.n_params * math.log(n) + _formula_length(law, judge.task)
+
+
+def _formula_length(law: Law, task: Task) -> float:
+    """Nats that name the formula: by its number in the library, or node by node."""
+    spelled = law.complexity * math.log(VOCABULARY)
+    return min(KNOWN, spelled) if law.key in library.keys(task.features) else spelled
 
 
 def rounded(fit: GroupFit) -> dict[str, dict[str, dict[str, float]]]:

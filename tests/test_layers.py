@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "allocation",
         "audit",
         "baselines",
+        "library",
         "models",
         "archive",
         "toolbox",
@@ -37,7 +38,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """A file that was split off one of these, such as law_parse, belongs where its name begins."""
 
-PLUGINS_MAY_IMPORT = {*LAYERS[0], *LAYERS[1], *FITTING, "selection", "audit", "steps", "table", "run_rows"}
+PLUGINS_MAY_IMPORT = {
+    *LAYERS[0],
+    *LAYERS[1],
+    *FITTING,
+    "selection",
+    "allocation",
+    "audit",
+    "steps",
+    "table",
+    "run_rows",
+}
 
 HEAVY = {"torch", "ray", "docker", "matplotlib", "langgraph", "mcp", "openai", "scipy", "numpy", "pydantic"}
 

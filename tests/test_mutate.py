@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from agentlab.archive import Archive
 from agentlab.law import Law, LawError, from_tree, parse
+from agentlab.law_edit import uses
+from agentlab.library_naming import named
 from agentlab.proposers import Proposer
 from agentlab.proposers._dice import Dice
 from agentlab.proposers._draft import Draft
 from agentlab.proposers._edits import OPERATORS, Operator
-from agentlab.proposers._naming import named
 from agentlab.proposers._tidy import tidy
-from agentlab.proposers._trees import uses
 from agentlab.proposers.mutate import SWEEP_ALONE, Mutate
 from agentlab.types import Entry, Outcome, Proposal, Task, Variable
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from agentlab.catalog import load_task
 from agentlab.fitting import fit_rows
 from agentlab.law import from_tree, parse
+from agentlab.library import sweep
+from agentlab.library_naming import named
 from agentlab.metrics import pooled
 from agentlab.planted import Design, Family, Planted, PlantedError, families, family, plant
 from agentlab.planted_designs import NEAR, REACH
 from agentlab.planted_files import write_task
 from agentlab.planted_records import DESIGNS
-from agentlab.proposers._grammar import sweep
-from agentlab.proposers._naming import named
 from agentlab.selection import fit_options
 from agentlab.types import FloatArray
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from agentlab.law import Call, Node, Sym
+from agentlab.law_edit import Path, at, log, walk
+from agentlab.library_shapes import Shape, factors, filled, suits
 from agentlab.proposers._dice import Dice
-from agentlab.proposers._shapes import Shape, factors, filled, suits
-from agentlab.proposers._trees import Path, at, log, walk
 from agentlab.types import Variable
 
 ILL_SUITED = 0.1

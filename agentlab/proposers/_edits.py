@@ -6,11 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from agentlab.law import Call, Node, Num, Sym
-from agentlab.proposers._dice import Dice
-from agentlab.proposers._draft import Draft
-from agentlab.proposers._grammar import templates
-from agentlab.proposers._shapes import filled
-from agentlab.proposers._trees import (
+from agentlab.law_edit import (
     ONE,
     add,
     at,
@@ -28,6 +24,10 @@ from agentlab.proposers._trees import (
     uses,
     walk,
 )
+from agentlab.library import templates
+from agentlab.library_shapes import filled
+from agentlab.proposers._dice import Dice
+from agentlab.proposers._draft import Draft
 from agentlab.types import Variable
 
 Part = TypeVar("Part")

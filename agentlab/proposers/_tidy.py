@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from agentlab.law import Call, Node, Num, Sym
-from agentlab.proposers._trees import (
+from agentlab.law_edit import (
     ONE,
     ZERO,
     Factor,

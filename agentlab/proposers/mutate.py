@@ -10,13 +10,13 @@ import numpy as np
 
 from agentlab.archive import Archive
 from agentlab.law import Law, LawError, Node, Sym, from_tree, parse
+from agentlab.law_edit import ONE, put, size, symbols
+from agentlab.library import sweep
+from agentlab.library_naming import named
 from agentlab.proposers._dice import Dice
 from agentlab.proposers._draft import Draft
 from agentlab.proposers._edits import OPERATORS, PARENTS, Operator, fresh
-from agentlab.proposers._grammar import sweep
-from agentlab.proposers._naming import named
 from agentlab.proposers._tidy import tidy
-from agentlab.proposers._trees import ONE, put, size, symbols
 from agentlab.types import Entry, Outcome, Proposal, Task
 
 TOOL = "fit.laws"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from agentlab.law import Call, Node, Num, Sym, parse
-from agentlab.proposers._trees import put, walk
+from agentlab.law_edit import put, walk
 from agentlab.types import Variable
 
 SLOTS = ("x", "y", "z", "w")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from agentlab.law import Call, Node, Sym
-from agentlab.proposers._trees import put, terms_of
+from agentlab.law_edit import put, terms_of
 
 CONSTANT = "E"
 COEFFICIENTS = "ABCDFGHJKLMPQRTUVWXYZ"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from itertools import combinations, islice, permutations
 
-from agentlab.law import Node, Sym
-from agentlab.proposers._families import (
+from agentlab.law import LawError, Node, Sym, from_tree
+from agentlab.law_edit import add, times
+from agentlab.library_families import (
     Family,
     additive,
     log_interactions,
@@ -21,8 +23,8 @@ from agentlab.proposers._families import (
     response_surface,
     tied_additive,
 )
-from agentlab.proposers._shapes import Shape, Template, factors, filled, shape_of, suits
-from agentlab.proposers._trees import add, times
+from agentlab.library_naming import named
+from agentlab.library_shapes import Shape, Template, factors, filled, shape_of, suits
 from agentlab.types import Variable
 
 _TOKENS = r"tok|data|char|sample|^d$"
@@ -120,12 +122,26 @@ def templates() -> tuple[tuple[float, Shape], ...]:
     return tuple((1.0, shape_of(law.text)) for law in LAWS if isinstance(law, Template) and not law.roles)
 
 
+@lru_cache(maxsize=16)
+def keys(variables: tuple[Variable, ...]) -> frozenset[str]:
+    """The canonical keys of the known laws over these variables, in every choice of variables that suits them."""
+    names = tuple(v.name for v in variables)
+    found = set()
+    for law in LAWS:
+        for node in islice(_instances(law, variables, True), CHOICES):
+            with suppress(LawError):
+                found.add(from_tree(named(node, names), names).key)
+    return frozenset(found)
+
+
 def _is_no_ratio(variable: Variable) -> bool:
     return variable.box is None or variable.box[1] > 1.0
 
 
 ROUNDS = (0, 4, 60)
 """Choices of variables that each round of the sweep adds for one law: few of all laws before many of one."""
+CHOICES = 60
+"""Choices of variables in which one law is known at most."""
 LATE = 8
 """Choices of variables that suit a law badly, taken after all others."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from agentlab.law import Call, Node, Num, Sym
-from agentlab.proposers._trees import add, log, power, times
+from agentlab.law_edit import add, log, power, times
 from agentlab.types import Variable
 
 Family = Callable[[Sequence[Variable]], Node]
