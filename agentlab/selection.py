@@ -114,7 +114,7 @@ def problem(task: Task, rows: Rows, seed: int = 0) -> Problem:
     """Prepare a task's rows for judging: cuts, points of the extrapolation box, the noise of the data."""
     noise = {t: estimate_noise(task, rows, t) for t in task.targets}
     search, final = search_cuts(task, rows, seed), final_cuts(task, rows, seed)
-    return Problem(task, rows, search, final, box_points(task, rows), limits(rows), noise)
+    return Problem(task, rows, search, final, box_points(task, rows), limits(task, rows), noise)
 
 
 def violations(law: Law, fit: GroupFit, judge: Problem) -> tuple[str, ...]:

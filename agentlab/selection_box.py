@@ -12,8 +12,9 @@ BOX_POINTS = 128
 def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     """Points (BOX_POINTS + corners,) a feature in the box where the law will be used; log-spaced where declared.
 
-    An undeclared box reaches from half the smallest value seen to ten times the largest (log variables) or over the
-    observed range (others): half, so that a pole just below the data is seen.
+    An undeclared box reaches from half the smallest value seen to ten times the largest (log variables), half the
+    observed range beyond it (a variable that is the scale itself, such as log FLOPs) or over the observed range
+    (others): half the smallest, so that a pole just below the data is seen.
     """
     d = len(task.features)
     unit = _spread(BOX_POINTS, d)
@@ -24,15 +25,19 @@ def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     for j, variable in enumerate(task.features):
         column = rows.columns[variable.name]
         log = variable.log and float(column.min()) > 0
-        low, high = variable.box or (
-            float(column.min()) * (0.5 if log else 1.0),
-            float(column.max()) * (10.0 if log else 1.0),
-        )
+        low, high = variable.box or _box(column, log=log, grows=variable.name == task.scale)
         u = unit[:, j]
         points[variable.name] = (
             np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
         )
     return points
+
+
+def _box(column: FloatArray, *, log: bool, grows: bool) -> tuple[float, float]:
+    low, high = float(column.min()), float(column.max())
+    if log:
+        return 0.5 * low, 10.0 * high
+    return low, high + (0.5 * (high - low) if grows else 0.0)
 
 
 def _spread(n: int, d: int) -> FloatArray:
@@ -43,11 +48,12 @@ def _spread(n: int, d: int) -> FloatArray:
     return np.outer(np.arange(1, n + 1), root ** -np.arange(1.0, d + 1)) % 1.0
 
 
-def limits(rows: Rows) -> dict[str, tuple[float, float]]:
-    """The values a target may take in the box: positive targets stay positive and within ten times their range."""
+def limits(task: Task, rows: Rows) -> dict[str, tuple[float, float]]:
+    """The values a target may take in the box: those the task names, else its sign and ten times its range."""
     limits = {}
     for name, y in rows.targets.items():
         low, high = float(y.min()), float(y.max())
         span = max(high - low, 1e-12)
-        limits[name] = (0.0, 10.0 * high) if low > 0 else (low - 3 * span, high + 3 * span)
+        usual = (0.0, 10.0 * high) if low > 0 else (low - 3 * span, high + 3 * span)
+        limits[name] = task.limits.get(name, usual)
     return limits

@@ -15,6 +15,7 @@
     log = true                      optional: spans orders of magnitude
     [target]
     columns = ["EL"]
+    range = [0.0, 100.0]            optional: the values that the targets can take at all
     [law]
     max_params = 6
     residual = "log"                "log" or "plain"
@@ -70,6 +71,7 @@ class _Feature(_Table):
 
 class _Target(_Table):
     columns: list[str] = Field(min_length=1)
+    range: tuple[float, float] | None = None
     unit: str = ""
     description: str = ""
 
@@ -139,6 +141,7 @@ def read_task_file(folder: Path, find_data: FindData) -> Task:
         residual=told.law.residual,
         max_params=told.law.max_params,
         bounds=told.law.bounds,
+        limits=dict.fromkeys(told.target.columns, told.target.range) if told.target.range else {},
         reference=_reference(reference) if reference.is_file() else None,
         train_file=str(train),
         holdout_file=None if holdout is None else str(holdout),
@@ -221,6 +224,8 @@ def _check(path: Path, told: _File) -> None:
     for feature in told.feature:
         if feature.box and not feature.box[0] < feature.box[1]:
             raise TaskFileError(f"{path}: box of feature {feature.name!r} is {list(feature.box)}; write [low, high]")
+    if told.target.range and not told.target.range[0] < told.target.range[1]:
+        raise TaskFileError(f"{path}: target.range is {list(told.target.range)}; write [low, high]")
     for name, (low, high) in told.law.bounds.items():
         if not low < high:
             raise TaskFileError(f"{path}: law.bounds.{name} is [{low}, {high}]; write [low, high]")

@@ -111,7 +111,8 @@ class Task:
     `scale` is an expression over columns (usually training FLOPs) that orders the hold-outs, or None.
     `residual` is "log" (errors are relative; target > 0) or "plain"; `robust` is the loss of the fits: published runs
     hold outliers, and Huber's loss gives up 5% of efficiency where there are none.
-    `bounds` holds (lo, hi) for parameters by name, where a formula uses the name.
+    `bounds` holds (lo, hi) for parameters by name, where a formula uses the name; `limits` the (lo, hi) that a target
+    can take at all, such as a score between -1 and 0.
     `max_params` counts parameters per (group, target).
     """
 
@@ -127,6 +128,7 @@ class Task:
     robust: Literal["none", "huber", "soft_l1"] = "huber"
     max_params: int = 6
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     reference: Reference | None = None
     train_file: str = ""
     holdout_file: str | None = None

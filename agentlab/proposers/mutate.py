@@ -24,9 +24,9 @@ TRIES = 30
 """Edits tried for one ask before it gives up."""
 SWEEP_ALONE = 100
 """The first asks take the sweep's laws only."""
-SWEEP_EVERY = 4
-"""From then on every fourth ask does, until the sweep is used up."""
-SWEEP_LAWS = 200
+SWEEP_EVERY = 2
+"""From then on every second ask does, until the sweep is used up."""
+SWEEP_LAWS = 260
 """Laws of the sweep at most; what lies beyond is found by edits if it is any good."""
 MAX_SIZE = 60
 """Nodes of a law made by an edit; seed laws may be larger."""
