@@ -26,6 +26,7 @@ from agentlab.law import Law
 from agentlab.metrics import digits, pooled
 from agentlab.selection_box import box_points, limits
 from agentlab.selection_cuts import DEV_CUT, FOLD, SCALE, Cut, final_cuts, make_cut, search_cuts
+from agentlab.selection_hints import asked_for
 from agentlab.selection_noise import estimate_noise
 from agentlab.types import FloatArray, Outcome, Rows, Score, Task
 
@@ -64,6 +65,9 @@ WORST = 3.0
 
 FEW = 10.0
 """Hidden rows at which a cut's excess over the fit counts half: few rows say little."""
+
+WORST_FOLD = 10.0
+"""The same for folds: nothing is extrapolated there, so a law that goes astray is told by it."""
 
 SUPPORT = 3.0
 """Rows a parameter that an early cut must leave below; cuts above EARLY are judged all the same."""
@@ -155,7 +159,8 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
         fit = fit_rows(law, rows, replace(options, starts=1), warm=fit)
         mdl = description_length(law, fit, judge)
     broken = violations(law, fit, judge)
-    outcome = replace(refused, status="ok", mdl=mdl, violations=broken, params=rounded(fit))
+    hints = () if final else asked_for(law, fit, judge.task, judge.rows)
+    outcome = replace(refused, status="ok", mdl=mdl, violations=broken, params=rounded(fit), hints=hints)
     return _judge_cuts(law, judge, options, fit, outcome, final=final)
 
 
@@ -192,7 +197,8 @@ def _judge_cuts(
 def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
     """The mean over cuts of the log squared error above that of the fit, bounded, and shrunk where rows are few."""
     hidden = np.array([float(np.count_nonzero(c.test)) for c in cuts])
-    tempered = np.fmin(excess, WORST * targets) * hidden / (hidden + FEW)
+    worst = targets * np.array([WORST_FOLD if c.axis == FOLD else WORST for c in cuts])
+    tempered = np.fmin(excess, worst) * hidden / (hidden + FEW)
     return float(np.average(tempered, weights=[c.weight for c in cuts]))
 
 

@@ -8,17 +8,21 @@ from agentlab.types import FloatArray, Rows, Task
 
 BOX_POINTS = 128
 
+ROUNDING = 1e-3
+"""Share by which rows of one whole may differ in their sum: tables are rounded."""
+
 
 def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     """Points (BOX_POINTS + corners,) a feature in the box where the law will be used; log-spaced where declared.
 
     An undeclared box reaches from half the smallest value seen to ten times the largest (log variables), half the
     observed range beyond it (a variable that is the scale itself, such as log FLOPs) or over the observed range
-    (others): half the smallest, so that a pole just below the data is seen.
+    (others): half the smallest, so that a pole just below the data is seen. Shares of one whole keep their sum.
     """
     d = len(task.features)
     unit = _spread(BOX_POINTS, d)
-    if d <= 6:
+    shares = _shares(task, rows)
+    if d <= 6 and not shares:
         corners = np.array(np.meshgrid(*[[0.0, 1.0]] * d)).reshape(d, -1).T
         unit = np.vstack([unit, corners])
     points = {}
@@ -30,7 +34,20 @@ def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
         points[variable.name] = (
             np.exp(np.log(low) + u * np.log(high / low)) if log and low > 0 else low + u * (high - low)
         )
+    if shares:
+        total = sum(points[name] for name in shares)
+        whole = sum(float(rows.columns[name][0]) for name in shares)
+        points |= {name: points[name] * whole / total for name in shares}
     return points
+
+
+def _shares(task: Task, rows: Rows) -> list[str]:
+    """The features that are shares of one whole: not logarithmic, and with the same sum in every row."""
+    names = [v.name for v in task.features if not v.log and float(rows.columns[v.name].min()) >= 0]
+    if len(names) < 2:
+        return []
+    total = np.sum([rows.columns[name] for name in names], axis=0)
+    return names if float(total.min()) > 0 and float(np.ptp(total)) <= ROUNDING * float(total.max()) else []
 
 
 def _box(column: FloatArray, *, log: bool, grows: bool) -> tuple[float, float]:

@@ -195,6 +195,7 @@ def read_outcome(record: Mapping[str, Any]) -> Outcome:
         cuts=tuple(number(c) for c in record.get("cuts", ())),
         violations=tuple(record.get("violations", ())),
         params=record.get("params", {}),
+        hints=tuple(record.get("hints", ())),
     )
 
 

@@ -211,7 +211,7 @@ class Outcome:
 
     `status` is "ok" or "rejected"; `reason` is a short fixed phrase for a rejected one. `objective` is what selection
     minimises (nats; see selection.py), `mdl` the description length (nats), `dev` the inner extrapolation.
-    `complexity` counts nodes. `cuts` are the errors of the nested hold-outs.
+    `complexity` counts nodes. `cuts` are the errors of the nested hold-outs, `hints` blocks that the residuals ask for.
     """
 
     status: Literal["ok", "rejected"]
@@ -225,6 +225,7 @@ class Outcome:
     cuts: tuple[float, ...] = ()
     violations: tuple[str, ...] = ()
     params: GroupParams = field(default_factory=dict)
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

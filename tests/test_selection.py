@@ -193,3 +193,22 @@ def test_one_bad_refit_is_bounded() -> None:
     assert len(outcome.cuts) < len(selection.problem(task, rows).final_cuts)
     assert outcome.dev is not None
     assert outcome.dev.n == 3
+
+
+def test_shares_of_one_whole_keep_their_sum_in_the_box() -> None:
+    rng = np.random.default_rng(1)
+    shares = rng.dirichlet(np.ones(3), 40)
+    columns = {f"p{i}": shares[:, i] for i in range(3)}
+    rows = Rows(columns, {"loss": 2 - shares[:, 0]}, np.full(40, ALL), np.ones(40), None, np.arange(40))
+    task = Task("mixture", tuple(Variable(n, log=False) for n in columns), ("loss",))
+    box = selection.problem(task, rows).box
+    assert np.allclose(sum(box.values()), 1.0)
+    assert len(box["p0"]) > 100
+
+
+def test_a_target_that_cannot_leave_its_range_makes_laws_that_do_break_it() -> None:
+    task, rows = planted(40)
+    free = judged("E + A*N**a*D**b", task, rows)
+    held = judged("E + A*N**a*D**b", replace(task, limits={"loss": (1.69, 2.0)}), rows)
+    assert "bounded" not in free.violations
+    assert "bounded" in held.violations

@@ -20,7 +20,8 @@ ILL_SUITED = 0.1
 class Draft:
     """What an operator works on: a parent's tree and fitted values, another parent's tree, the variables, the dice.
 
-    `values` are the parent's parameters (medians over groups and targets). Parameters that an operator adds carry "?".
+    `values` are the parent's parameters (medians over groups and targets), `hints` the blocks that its residuals ask
+    for. Parameters that an operator adds carry "?".
     """
 
     tree: Node
@@ -28,6 +29,7 @@ class Draft:
     values: Mapping[str, float]
     variables: Sequence[Variable]
     dice: Dice
+    hints: Sequence[str] = ()
 
     @cached_property
     def names(self) -> frozenset[str]:

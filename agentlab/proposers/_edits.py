@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from agentlab.law import Call, Node, Num, Sym
+from agentlab.law import Call, Node, Num, Sym, parse
 from agentlab.law_edit import (
     ONE,
     add,
@@ -34,6 +34,8 @@ Part = TypeVar("Part")
 
 SIMPLE_EXPONENTS = (Num(1.0), Num(0.5), Num(-1.0), Num(2.0))
 """Exponents that one is fixed to."""
+FACTOR = 0.25
+"""How often a block that the residuals ask for becomes a correction factor rather than a term."""
 NEAR = 0.15
 """How near a fitted exponent must be to a simple one to be fixed there."""
 
@@ -42,6 +44,18 @@ def add_term(draft: Draft) -> Node | None:
     """Add a block with a coefficient to the law or to a sum inside it."""
     path = draft.dice.pick([(), *groups(draft.tree, terms_of)])
     return replace(draft.tree, path, add([at(draft.tree, path), times(Sym("?A"), draft.block())]))
+
+
+def heed(draft: Draft) -> Node | None:
+    """Add a block that the residuals ask for, to the law or as a correction factor of it; the best is heeded most."""
+    if not draft.hints:
+        return None
+    text = draft.dice.weighted(tuple((1.0 / (i + 1), hint) for i, hint in enumerate(draft.hints)))
+    asked = parse(text, sorted(draft.names))
+    block = times(Sym("?A"), put(asked.tree, {p: Sym(f"?h{p}") for p in asked.params}))
+    if draft.dice.chance(FACTOR):
+        return times(draft.tree, add([ONE, block]))
+    return add([draft.tree, block])
 
 
 def drop_part(draft: Draft) -> Node | None:
@@ -225,6 +239,7 @@ Operator = Callable[[Draft], Node | None]
 
 OPERATORS: tuple[tuple[float, Operator], ...] = (
     (4, add_term),
+    (5, heed),
     (3, drop_part),
     (4, replace_subtree),
     (3, multiply_term),

@@ -124,11 +124,13 @@ class Mutate:
         tree: Node = ONE
         other: Node = ONE
         values: dict[str, float] = {}
+        hints: tuple[str, ...] = ()
         if parents:
             (entry, tree), (_, other) = parents
+            hints = entry.outcome.hints
             values = _fitted(entry.outcome)
             other = put(other, {name: Sym(f"?o{name}") for name in symbols(other) if name not in self._names})
-        edited = operator(Draft(tree, other, values, self._task.features, dice))
+        edited = operator(Draft(tree, other, values, self._task.features, dice, hints))
         if edited is None or size(edited) > 2 * MAX_SIZE:
             return None
         law = self._law(edited)
