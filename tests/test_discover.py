@@ -249,3 +249,37 @@ def test_a_key_whose_part_is_not_built_is_refused_not_ignored(data: Path, tmp_pa
     assert done.returncode == 2
     assert given.partition("=")[0] in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_without_a_gain_stops_and_resumes_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    given = (*words(data), "budget.candidates=400", "patience=40", "window=16", "seed=1")
+    done = agentlab("discover", *given, "--json", cwd=tmp_path)
+    folder = tmp_path / json.loads(done.stdout.splitlines()[-1])["dir"]
+    records = list(read(folder / "trace.jsonl"))
+    stop = next(r for r in records if r["kind"] == "stop")
+    assert stop["reason"] == "no gain"
+    assert 40 <= stop["asked"] < 400
+    whole = trace_of(folder)
+    entries = [line for line in whole.splitlines(keepends=True) if b'"kind":"entry"' in line or b'"kind":"run"' in line]
+    (folder / "trace.jsonl").write_bytes(b"".join(entries[: len(entries) // 2]))
+    agentlab("runs", "resume", str(folder), cwd=tmp_path)
+    assert trace_of(folder) == whole
+
+
+def test_noise_is_no_law_and_predict_uses_the_baseline(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    size = np.geomspace(1e6, 1e9, 40)
+    path = write_csv(tmp_path / "noise.csv", {"N": size.tolist(), "loss": (3 + 0.2 * rng.normal(size=40)).tolist()})
+    given = (f"data={path}", "target=loss", "features=N", "budget.candidates=40", "window=16")
+    result = json.loads(agentlab("discover", *given, "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    assert set(result["baselines"]["dev"]) == {"nearest neighbour", "group mean", "last rung"}
+    assert result["luck"]["law_gain"] < 0.3
+    write_csv(tmp_path / "points.csv", {"N": [1e10]})
+    point = ("predict", result["run"], "data=points.csv")
+    answer = json.loads(agentlab(*point, "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    assert answer["by"] == (result["baselines"]["beaten_by"] or "law")
+    assert 2.5 < answer["columns"]["loss"][0] < 3.5
+    by_law = json.loads(agentlab(*point, "by=law", "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    assert by_law["by"] == "law"
+    if result["baselines"]["beaten_by"]:
+        assert "no law beats the baseline" in result["verdict"]
