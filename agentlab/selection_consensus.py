@@ -14,10 +14,10 @@ from agentlab.law import Law
 from agentlab.selection import Problem, choose
 from agentlab.types import FloatArray, Outcome
 
-SPAN = 12.0
+SPAN = 8.0
 """Nats of objective over which a finalist's say falls by e."""
 
-LEAST = 0.05
+LEAST = 0.2
 """Say below which a finalist is not believed itself, though it is heard."""
 
 
