@@ -63,7 +63,7 @@ FIT = 3.0
 WORST = 3.0
 """Log of the squared error by which a cut can exceed the fit before it counts no more: one bad refit is not the law."""
 
-FEW = 10.0
+FEW = 25.0
 """Hidden rows at which a cut's excess over the fit counts half: few rows say little."""
 
 WORST_FOLD = 10.0
