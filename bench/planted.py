@@ -6,7 +6,7 @@
     part=table        the tables of what is there, and bench/results/planted.json
 
 Others: seeds=11 families=a,b candidates=600 processes=2 out=FILE operon=PYTHON (an interpreter that has pyoperon).
-Every set adds one line to `out` (bench/results/planted.jsonl); a rerun does only the sets that are missing. Bars: test
+Every set adds one line to `out` (bench/work/planted.jsonl); a rerun does only the sets that are missing. Bars: test
 R2 >= .9 in 95% of the sets where the true form reaches it; the true form found in 60% at .5% noise; 90% intervals of
 the true form hold the truth in 85-95%; 15 of the 16 sets (pyoperon 11).
 """
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS
 from planted_chinchilla import SETS, by_operon, chinchilla_case
 from planted_judge import case_of, judge
 from planted_tables import show
@@ -45,7 +44,7 @@ class Options:
     families: str = ""
     candidates: int = 600
     processes: int = 2
-    out: str = str(RESULTS / "planted.jsonl")
+    out: str = "bench/work/planted.jsonl"
     operon: str = sys.executable
 
 
