@@ -70,7 +70,7 @@ def summary(result: Mapping[str, Any]) -> str:
         "",
     ]
     lines += _parameters(law["params"], law["intervals"])
-    lines += ["", f"{'errors':34s} {'R2':>8s} {'MAE':>9s} {'ARE':>8s} {'rows':>6s}"]
+    lines += ["", f"{'errors':38s} {'R2':>8s} {'MAE':>9s} {'ARE':>8s} {'rows':>6s}"]
     for title, key in _SCORES:
         if score.get(key) is not None:
             lines.append(_score_line(title, score[key]))
@@ -101,7 +101,7 @@ _SCORES = (
 
 def _score_line(title: str, score: Mapping[str, Any]) -> str:
     s = {k: float(v) for k, v in score.items()}
-    return f"{title:34s} {s['r2']:8.4f} {s['mae']:9.4g} {s['are']:8.2%} {s['n']:6.0f}"
+    return f"{title:38s} {s['r2']:8.4f} {s['mae']:9.4g} {s['are']:8.2%} {s['n']:6.0f}"
 
 
 def _parameters(params: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:

@@ -213,7 +213,7 @@ def _supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
 def shown_cuts(cuts: Sequence[Cut]) -> list[Cut]:
     """The cuts whose predictions are reported as `dev`: the top quarter by scale, or all folds."""
     along = [c for c in cuts if c.axis == SCALE]
-    return [min(along, key=lambda c: abs(c.share - DEV_CUT))] if along else list(cuts)
+    return [min(along, key=lambda c: abs(float(np.mean(c.train)) - DEV_CUT))] if along else list(cuts)
 
 
 def hidden_errors(judge: Problem, rows: Rows, predicted: Mapping[str, FloatArray]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ from agentlab.catalog import (
     find_server,
     load_task,
     server_names,
+    task_head,
+    task_heads,
     task_names,
 )
 from agentlab.errors import nearest
+from agentlab.hub import digest
+from agentlab.law import parse
 from agentlab.types import AgentlabError, BackendError, Task, Variable
 
 TASK = """
@@ -160,3 +165,42 @@ def test_the_nearest_name_is_offered_else_all() -> None:
     assert nearest("moe", ["dense_leverage", "moe_leverage"]) == "did you mean 'moe_leverage'?"
     assert nearest("zzz", ["loss", "tokens"]) == "there is: loss, tokens"
     assert nearest("zzz", []) == "there is none"
+
+
+def test_tasks_whose_rows_are_elsewhere_are_listed_and_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTLAB_DATA", "/nowhere")
+    heads = {h.name: h for h in task_heads()}
+    assert {name for name, h in heads.items() if not h.here} == {n for n in heads if n.startswith("sldbench_")}
+    vocab = heads["sldbench_vocab"]
+    assert vocab.columns == ("non_vocab_parameters", "vocab_size", "num_characters", "unigram_normalized_loss")
+    assert vocab.source is not None
+    assert (vocab.source.train, vocab.source.test) == (1080, 120)
+    with pytest.raises(AgentlabError, match="agentlab data get sldbench_vocab"):
+        load_task("sldbench_vocab")
+
+
+@pytest.mark.parametrize("name", [n for n in task_names() if n.startswith("sldbench_")])
+def test_an_sldbench_task_has_its_groups_targets_cap_and_published_law(
+    name: str, monkeypatch: pytest.MonkeyPatch, third_party_data: Path
+) -> None:
+    monkeypatch.setenv("AGENTLAB_DATA", str(third_party_data))
+    caps = {
+        "parallel": 4,
+        "vocab": 7,
+        "sft": 4,
+        "domain_mixture": 7,
+        "moe": 6,
+        "data_constrained": 7,
+        "easy_question": 6,
+    }
+    task = load_task(name)
+    short = name.removeprefix("sldbench_")
+    assert task.max_params == caps.get(short, task.max_params)
+    assert len(task.targets) == (5 if short == "domain_mixture" else 1)
+    assert task.reference is not None
+    assert parse(task.reference.formula, task.names).n_params <= task.max_params
+    head = task_head(name)
+    assert head.source is not None
+    if head.source.digest:
+        with Path(task.train_file).open(newline="") as file:
+            assert digest(list(csv.DictReader(file)), head.columns) == head.source.digest
