@@ -75,8 +75,9 @@ def _task_folders(root: Path) -> list[Path]:
 def data_folders() -> list[Path]:
     """The folders of $AGENTLAB_DATA (a path list), or the user's cache where it is not set."""
     given = os.environ.get("AGENTLAB_DATA")
-    if given:
-        return [Path(part).expanduser() for part in given.split(os.pathsep) if part]
+    named = [Path(part).expanduser() for part in (given or "").split(os.pathsep) if part]
+    if named:
+        return named
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return [Path(cache).expanduser() / "agentlab" / "data"]
 

@@ -182,6 +182,11 @@ def fit(
         print(fitted(answer))
 
 
+def _is_table(word: str) -> bool:
+    """Whether a first word means a file of rows rather than a run."""
+    return Path(word).is_file() or word.endswith((".csv", ".tsv", ".txt"))
+
+
 def _data_first(words: list[str]) -> list[str]:
     """`agentlab fit FILE.csv ...` and `agentlab fit data=FILE.csv ...` are the same."""
     return [f"data={words[0]}", *words[1:]] if words and "=" not in words[0] else words
@@ -278,7 +283,7 @@ def _asked(verb: str, words: list[str], law: str) -> tuple[AuditWords, Law, Inta
     from agentlab.words import UsageError
 
     folder: Path | None = None
-    if words and "=" not in words[0] and (not law or (Path(words[0]) / runs.CONFIG).is_file()):
+    if words and "=" not in words[0] and not _is_table(words[0]):
         folder = runs.find(words[0])
     if folder is not None:
         given = run_words(words[1:], verb, runs.read_config(folder))

@@ -340,7 +340,12 @@ def restore(search: Search) -> Cursor | None:
     entries = [read_entry(r) for r in records if r["kind"] == "entry"]
     asked, half = len(entries), search.half
     closed = max(asked // half - 1, 0) * half
+    idle = False
     for entry in entries[:closed]:
+        # The last block on record was asked for before the block below it was committed: what stopped the search was seen
+        # then.
+        if search.patience and entry.id == closed - half:
+            idle = asked % half == 0 and search.archive.idle >= search.patience
         search.archive.add(entry)
     for start in range(closed, asked, half):
         part = entries[start : start + half]
@@ -348,4 +353,4 @@ def restore(search: Search) -> Cursor | None:
         block.proposals = [e.proposal for e in part]
         block.outcomes = [e.outcome for e in part]
         block.recorded = len(part)
-    return Cursor(asked=asked, committed=closed, stop="")
+    return Cursor(asked=asked, committed=closed, stop=IDLE if idle else "")

@@ -45,8 +45,11 @@ def fetch(source: Source, columns: Sequence[str], place: Path) -> list[Path]:
                 f"{source.dataset} ({source.config}, train): these are not the rows this task was made from; nothing "
                 f"was written: take them from their source, and put them into {place / 'train.csv'}"
             )
-    place.mkdir(parents=True, exist_ok=True)
-    return [_write(place / f"{split}.csv", text) for split, text in texts.items()]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return [_write(place / f"{split}.csv", text) for split, text in texts.items()]
+    except OSError as exc:
+        raise HubError(f"{place}: {exc.strerror}; set AGENTLAB_DATA to a folder that can be written") from exc
 
 
 def _rows(source: Source, split: str) -> Iterator[Mapping[str, Any]]:

@@ -128,7 +128,7 @@ def keys(variables: tuple[Variable, ...]) -> frozenset[str]:
     names = tuple(v.name for v in variables)
     found = set()
     for law in LAWS:
-        for node in islice(_instances(law, variables, True), CHOICES):
+        for node in islice(_instances(law, variables[:MOST], True), CHOICES):
             with suppress(LawError):
                 found.add(from_tree(named(node, names), names).key)
     return frozenset(found)
@@ -142,6 +142,8 @@ ROUNDS = (0, 4, 60)
 """Choices of variables that each round of the sweep adds for one law: few of all laws before many of one."""
 CHOICES = 60
 """Choices of variables in which one law is known at most."""
+MOST = 8
+"""Variables among which known laws are looked for: of more, the first."""
 LATE = 8
 """Choices of variables that suit a law badly, taken after all others."""
 

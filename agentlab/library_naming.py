@@ -29,8 +29,8 @@ class _Namer:
     def __init__(self, variables: Collection[str], reserved: Collection[str]) -> None:
         self._variables = variables
         self._taken = {*variables, *reserved} - ({CONSTANT} if CONSTANT not in variables else set())
-        self._upper = _endless(COEFFICIENTS)
-        self._lower = _endless(EXPONENTS)
+        self._upper = endless(COEFFICIENTS)
+        self._lower = endless(EXPONENTS)
         self.names: dict[str, str] = {}
 
     def visit(self, node: Node, role: str) -> None:
@@ -79,7 +79,7 @@ class _Namer:
         return new
 
 
-def _endless(letters: str) -> Iterator[str]:
+def endless(letters: str) -> Iterator[str]:
     """The letters, then the letters with 2, 3, ... behind them."""
     yield from letters
     count = 2

@@ -158,7 +158,7 @@ def _read_task(folder: Path) -> Task:
             ),
             "targets": tuple(told["targets"]),
             "bounds": {name: (low, high) for name, (low, high) in told["bounds"].items()},
-            "limits": {name: (low, high) for name, (low, high) in told["limits"].items()},
+            "limits": {name: (low, high) for name, (low, high) in told.get("limits", {}).items()},
             "reference": None if reference is None else Reference(**reference),
         }
     )

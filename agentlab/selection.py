@@ -52,7 +52,8 @@ VOCABULARY = 12
 """Symbols a node is drawn from, for the length of a formula (operators, variables, parameters)."""
 
 KNOWN = 5.0
-"""Nats that name a law of the library, however long its formula is: there are somewhat more than a hundred of them."""
+"""Nats that name a law of the library, however long its formula is: about the logarithm of how many there are (60 for two
+features, 200 for three)."""
 
 NOISE_SHARE = 0.5
 """s2 is floored at (NOISE_SHARE x estimated noise)^2: the estimate is an upper bound for smooth laws."""
@@ -203,11 +204,14 @@ def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
 
 
 def _supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
-    """The cuts that leave `size` parameters rows enough, the late ones and all folds; the last where none does."""
-    kept = [
-        c for c in cuts if c.axis == FOLD or np.mean(c.train) >= EARLY or np.count_nonzero(c.train) >= SUPPORT * size
-    ]
-    return kept or list(cuts[-1:])
+    """The cuts that leave `size` parameters rows enough, the late ones, the last along the scale, and all folds."""
+    last = [c for c in cuts if c.axis == SCALE][-1:]
+
+    def counts(cut: Cut) -> bool:
+        enough = np.count_nonzero(cut.train) >= SUPPORT * size
+        return cut.axis == FOLD or cut in last or float(np.mean(cut.train)) >= EARLY or bool(enough)
+
+    return [c for c in cuts if counts(c)]
 
 
 def shown_cuts(cuts: Sequence[Cut]) -> list[Cut]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentlab.types import BoolArray, FloatArray, Rows, Task
+from agentlab.types import BoolArray, FloatArray, IntArray, Rows, Task
 
 SCALE = "scale"
 """The axis of a cut along the task's scale."""
@@ -136,8 +136,13 @@ def distinct(rows: Rows, cuts: Sequence[Cut]) -> tuple[Cut, ...]:
 
 
 def folds(rows: Rows, seed: int) -> tuple[Cut, ...]:
-    """Four seeded folds over training runs, or over rows where there are fewer than four runs."""
-    unit = rows.run if len(np.unique(rows.run)) >= FOLDS else np.arange(len(rows))
+    """Four seeded folds over training runs, or over rows where runs are few or a fold would take all of a group."""
+    runs = _parts(rows.run, seed)
+    whole = all(set(rows.group[c.train]) == set(rows.group) for c in runs)
+    return runs if whole and len(np.unique(rows.run)) >= FOLDS else _parts(np.arange(len(rows)), seed)
+
+
+def _parts(unit: IntArray, seed: int) -> tuple[Cut, ...]:
     values = np.unique(unit)
     parts = min(FOLDS, len(values))
     order = np.random.default_rng(seed).permutation(len(values))

@@ -40,6 +40,11 @@ Block = tuple[str, FloatArray]
 
 def asked_for(law: Law, fit: GroupFit, task: Task, rows: Rows) -> tuple[str, ...]:
     """The blocks that promise most, as text with free parameters a and b; best first, none that promises little."""
+    with np.errstate(all="ignore"):
+        return _ranked(law, fit, task, rows)
+
+
+def _ranked(law: Law, fit: GroupFit, task: Task, rows: Rows) -> tuple[str, ...]:
     promised: dict[str, float] = {}
     for (group, target), one in list(fit.fits.items())[:FITS]:
         mine = np.flatnonzero(rows.group == group)
@@ -60,12 +65,11 @@ def _residuals(
     law: Law, params: FloatArray, rows: Rows, y: FloatArray, *, log: bool
 ) -> tuple[FloatArray, FloatArray, FloatArray] | None:
     """Residuals (n,) freed of the law's tangent space, its orthonormal basis (n, k), and d residual / d prediction."""
-    with np.errstate(all="ignore"):
-        value, jacobian = law.value_and_jacobian(rows.columns, params)
-        slope = 1.0 / value if log else np.ones(len(y))
-        residual = np.log(value) - np.log(y) if log else value - y
-        tangent = jacobian * slope[:, None]
-        tangent = tangent / np.linalg.norm(tangent, axis=0)
+    value, jacobian = law.value_and_jacobian(rows.columns, params)
+    slope = 1.0 / value if log else np.ones(len(y))
+    residual = np.log(value) - np.log(y) if log else value - y
+    tangent = jacobian * slope[:, None]
+    tangent = tangent / np.linalg.norm(tangent, axis=0)
     tangent = tangent[:, np.isfinite(tangent).all(axis=0)]
     if not np.isfinite(residual).all() or not np.isfinite(slope).all() or len(y) <= tangent.shape[1] + 1:
         return None
@@ -85,6 +89,8 @@ def _promise(column: FloatArray, residual: FloatArray, basis: FloatArray, slope:
     if not np.isfinite(size) or left <= 1e-8 * size or total <= 0:
         return 0.0
     share = min(float(free @ residual) ** 2 / (left * total), 1 - 1e-12)
+    if not share >= 0:
+        return 0.0
     return -0.5 * len(residual) * float(np.log1p(-share)) - 0.5 * float(np.log(len(residual)))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from agentlab import baselines
 from agentlab.fitting import FitOptions, fit_rows
 from agentlab.law import Law, parse
+from agentlab.library_naming import endless
 from agentlab.run_rows import sample
 from agentlab.selection import Problem, evaluate, hidden_errors, problem, shown_cuts
 from agentlab.selection_cuts import SCALE, Cut
@@ -18,8 +19,14 @@ from agentlab.types import FloatArray, Rows, Score
 
 LAW = "law"
 
+FAILED = 50.0
+"""Log squared error, a target, of predictions that are no numbers."""
+
 LUCK_ROWS = 400
 """Rows of a larger table that the shuffled search sees: luck does not grow with them."""
+
+FEW = 4
+"""Rows a group must have to be shuffled by itself."""
 
 STARTS = 8
 
@@ -38,7 +45,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Luck:
-    """What a search finds where there is nothing to find.
+    """What the best laws of a search gain where there is nothing to find; a search of its own there would find more.
 
     `gain` is what the best of `candidates` laws saves over a constant, in nats a row, on targets shuffled within their
     groups, and `r2` its inner extrapolation; `law_gain` is what the law saves on the targets as they are.
@@ -71,7 +78,7 @@ def _rival(name: str, predict: Predict, judge: Problem) -> Rival:
     for cut in along:
         beyond = judge.rows.take(cut.test)
         predicted = predict(judge.rows.take(cut.train), beyond)
-        errors.append(hidden_errors(judge, beyond, predicted))
+        errors.append(float(np.fmin(hidden_errors(judge, beyond, predicted), FAILED * len(judge.task.targets))))
         if cut in shown:
             parts.append((beyond, predicted))
     return Rival(name, float(np.average(errors, weights=[c.weight for c in along])), judge.score(parts))
@@ -81,9 +88,14 @@ def beaten_by(found: Sequence[Rival]) -> str:
     """The best baseline's name where it predicts hidden rows better than the law, on all cuts and on `dev`; or ""."""
     law = next(r for r in found if r.name == LAW)
     others = [r for r in found if r.name != LAW]
-    best = min(others, key=lambda r: (r.beyond, r.name))
-    worse = not law.beyond <= best.beyond and not law.dev.nmse <= best.dev.nmse
+    best = min(others, key=lambda r: (_or_worst(r.beyond), r.name))
+    worse = _or_worst(law.beyond) > _or_worst(best.beyond) and _or_worst(law.dev.mae) > _or_worst(best.dev.mae)
     return best.name if worse else ""
+
+
+def _or_worst(value: float) -> float:
+    """The value; one that is no number is as bad as can be."""
+    return math.inf if math.isnan(value) else value
 
 
 def luck(law: Law, formulas: Sequence[str], judge: Problem, options: FitOptions, seed: int) -> Luck:
@@ -92,7 +104,7 @@ def luck(law: Law, formulas: Sequence[str], judge: Problem, options: FitOptions,
     quick = replace(options, starts=STARTS, tolerance=1e-4, max_steps=12, thorough=False)
     rows = sample(judge.rows, LUCK_ROWS, seed)
     real, null = problem(task, rows, seed), problem(task, shuffled(rows, seed), seed)
-    constant = parse("E", task.names)
+    constant = parse(next(name for name in endless("E") if name not in task.names), task.names)
     outcomes = [evaluate(parse(f, task.names), null, quick) for f in formulas]
     size = len(rows) * len(task.targets)
     best = min((o for o in outcomes if o.status == "ok"), key=lambda o: o.objective, default=None)
@@ -110,10 +122,13 @@ def _gain(constant: float, objective: float, size: int) -> float:
 
 
 def shuffled(rows: Rows, seed: int) -> Rows:
-    """The rows with their targets dealt anew within each group."""
+    """The rows with their targets dealt anew within each group; groups of fewer than FEW rows are dealt together."""
     rng = np.random.default_rng([seed, len(rows)])
     order = np.arange(len(rows))
+    few = np.zeros(len(rows), dtype=bool)
     for group in rows.groups:
         mine = np.flatnonzero(rows.group == group)
+        few[mine] = len(mine) < FEW
         order[mine] = rng.permutation(mine)
+    order[few] = rng.permutation(order[few])
     return replace(rows, targets={t: y[order] for t, y in rows.targets.items()})

@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import combinations
@@ -51,12 +51,12 @@ class Words:
     out: str = "bench/work"
 
 
-def done(lines: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The runs on record, by task and seed."""
+def done(lines: Path, candidates: int) -> dict[tuple[str, int], dict[str, Any]]:
+    """The runs on record with so many candidates, by task and seed."""
     if not lines.is_file():
         return {}
     records = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return {(r["task"], r["seed"]): r for r in records}
+    return {(r["task"], r["seed"]): r for r in records if r["candidates"] == candidates}
 
 
 def one_run(task: str, seed: int, words: Words) -> dict[str, Any]:
@@ -161,13 +161,14 @@ def main(given: Sequence[str]) -> None:
     out = Path(words.out)
     out.mkdir(parents=True, exist_ok=True)
     lines = out / "sldbench.jsonl"
-    todo = [(t, s) for s in seeds for t in tasks if (t, s) not in done(lines)]
+    todo = [(t, s) for s in seeds for t in tasks if (t, s) not in done(lines, words.candidates)]
     with ThreadPoolExecutor(words.processes) as pool:
-        for record in pool.map(lambda job: one_run(job[0], job[1], words), todo):
+        for future in as_completed([pool.submit(one_run, task, seed, words) for task, seed in todo]):
+            record = future.result()
             with lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             print(f"{record['task']} seed {record['seed']}: {record['score']} {record['seconds']:.0f} s", flush=True)
-    found = done(lines)
+    found = done(lines, words.candidates)
     rows = [row(t, some) for t in tasks if (some := [found[t, s] for s in seeds if (t, s) in found])]
     print(table(rows))
     save({"bench": "sldbench", "words": dataclasses.asdict(words), "limit_seconds": LIMIT, "rows": rows})

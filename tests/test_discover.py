@@ -261,9 +261,10 @@ def test_a_search_without_a_gain_stops_and_resumes_to_the_same_bytes(data: Path,
     assert 40 <= stop["asked"] < 400
     whole = trace_of(folder)
     entries = [line for line in whole.splitlines(keepends=True) if b'"kind":"entry"' in line or b'"kind":"run"' in line]
-    (folder / "trace.jsonl").write_bytes(b"".join(entries[: len(entries) // 2]))
-    agentlab("runs", "resume", str(folder), cwd=tmp_path)
-    assert trace_of(folder) == whole
+    for kept in (len(entries) // 2, len(entries)):
+        (folder / "trace.jsonl").write_bytes(b"".join(entries[:kept]))
+        agentlab("runs", "resume", str(folder), cwd=tmp_path)
+        assert trace_of(folder) == whole, kept
 
 
 def test_noise_is_no_law_and_predict_uses_the_baseline(tmp_path: Path) -> None:
@@ -283,3 +284,12 @@ def test_noise_is_no_law_and_predict_uses_the_baseline(tmp_path: Path) -> None:
     assert by_law["by"] == "law"
     if result["baselines"]["beaten_by"]:
         assert "no law beats the baseline" in result["verdict"]
+
+
+def test_a_single_largest_run_is_a_table_like_any_other(tmp_path: Path) -> None:
+    size = [1e3, 1e4, 1e5, 1e6, 1e7]
+    path = write_csv(tmp_path / "five.csv", {"E": size, "loss": [2 + 3 * n**-0.3 for n in size]})
+    given = (f"data={path}", "target=loss", "features=E", "max_params=2", "budget.candidates=8", "window=4")
+    result = json.loads(agentlab("discover", *given, "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    assert result["law"]["formula"]
+    assert result["luck"]["candidates"] > 0

@@ -212,3 +212,13 @@ def test_a_target_that_cannot_leave_its_range_makes_laws_that_do_break_it() -> N
     held = judged("E + A*N**a*D**b", replace(task, limits={"loss": (1.69, 2.0)}), rows)
     assert "bounded" not in free.violations
     assert "bounded" in held.violations
+
+
+def test_folds_leave_every_group_rows_to_fit() -> None:
+    task, rows = planted(24, group=6)
+    apart = replace(rows, scale=None, run=np.unique(rows.group, return_inverse=True)[1].astype(np.int64))
+    judge = selection.problem(replace(task, scale=None), apart)
+    for cut in judge.cuts:
+        assert set(rows.group[cut.train]) == set(rows.group)
+    law = parse("A/N**a", task.names)
+    assert selection.evaluate(law, judge, selection.search_options(task, 6)).status == "ok"

@@ -8,7 +8,7 @@ from test_selection import planted
 from agentlab import selection
 from agentlab.law import parse
 from agentlab.selection_rivals import LAW, Rival, beaten_by, luck, rivals, shuffled
-from agentlab.types import Score
+from agentlab.types import Rows, Score
 
 TRUE = "E + A/N**a + B/D**b"
 
@@ -37,6 +37,8 @@ def test_a_law_must_lose_on_all_cuts_and_on_dev_to_be_beaten() -> None:
     assert beaten_by([law, Rival("a", -5.0, good)]) == "a"
     assert beaten_by([law, Rival("a", -3.0, good)]) == ""
     assert beaten_by([Rival(LAW, -4.0, good), Rival("a", -5.0, bad)]) == ""
+    flat = Score(-np.inf, np.inf, np.inf, 0.1, 0.1, 1)
+    assert beaten_by([Rival(LAW, -4.0, flat), Rival("a", -5.0, replace(flat, mae=0.01))]) == "a"
     broken = Rival(LAW, float("nan"), Score(*(float("nan"),) * 5, 9))
     assert beaten_by([broken, Rival("a", 9.0, bad)]) == "a"
 
@@ -60,3 +62,15 @@ def test_shuffling_deals_targets_anew_within_groups_only() -> None:
         mine = rows.group == group
         assert sorted(dealt.targets["loss"][mine]) == sorted(rows.targets["loss"][mine])
     assert not np.array_equal(dealt.targets["loss"], rows.targets["loss"])
+
+
+def test_a_feature_named_like_a_constant_changes_no_figure() -> None:
+    task, rows = planted(40)
+    named = Rows(
+        {"E": rows.columns["N"], "D": rows.columns["D"]}, rows.targets, rows.group, rows.weight, rows.scale, rows.run
+    )
+    other = replace(task, features=tuple(replace(v, name={"N": "E"}.get(v.name, v.name)) for v in task.features))
+    options = selection.search_options(task, 8)
+    one = luck(parse("c + A/N**a", task.names), ["c + A/N**a"], selection.problem(task, rows), options, 0)
+    two = luck(parse("c + A/E**a", other.names), ["c + A/E**a"], selection.problem(other, named), options, 0)
+    assert (one.gain, one.law_gain) == (two.gain, two.law_gain)

@@ -76,12 +76,15 @@ class Beside(BaseModel):
 
 
 class Lucky(BaseModel):
-    """The best of some candidates on shuffled targets; gains over a constant, in nats a row."""
+    """The best of some candidates on shuffled targets; gains over a constant, in nats a row.
+
+    Numbers, or "inf", "-inf" and "nan", for which JSON has no word.
+    """
 
     candidates: int
-    gain: float
-    law_gain: float
-    r2: float
+    gain: Any
+    law_gain: Any
+    r2: Any
 
 
 class Refitted(BaseModel):
@@ -181,9 +184,8 @@ def luck(data: Folder, formula: str, formulas: Annotated[list[str], Field(max_le
     for text in formulas:
         _parse(text, data)
     found = measure_luck(_parse(formula, data), formulas, judge, _options(judge, "search", seed), seed)
-    return Lucky(
-        candidates=found.candidates, gain=digits(found.gain), law_gain=digits(found.law_gain), r2=digits(found.r2)
-    )
+    figures = {"gain": digits(found.gain), "law_gain": digits(found.law_gain), "r2": digits(found.r2)}
+    return Lucky(candidates=found.candidates, **json.loads(dump(figures)))
 
 
 def _judge(formula: str, judge: selection.Problem, options: FitOptions, gate: float, effort: str) -> Outcome:
