@@ -342,8 +342,7 @@ def restore(search: Search) -> Cursor | None:
     closed = max(asked // half - 1, 0) * half
     idle = False
     for entry in entries[:closed]:
-        # The last block on record was asked for before the block below it was committed: what stopped the search was seen
-        # then.
+        # The last block on record was asked for before the block below it was committed: a stop was decided then.
         if search.patience and entry.id == closed - half:
             idle = asked % half == 0 and search.archive.idle >= search.patience
         search.archive.add(entry)
