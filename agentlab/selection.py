@@ -52,8 +52,8 @@ VOCABULARY = 12
 """Symbols a node is drawn from, for the length of a formula (operators, variables, parameters)."""
 
 KNOWN = 5.0
-"""Nats that name a law of the library, however long its formula is: about the logarithm of how many there are, 60 for two
-features and 200 for three."""
+"""Nats that name a law of the library, however long its formula is: about the logarithm of how many there are (60 for
+two features, 200 for three)."""
 
 NOISE_SHARE = 0.5
 """s2 is floored at (NOISE_SHARE x estimated noise)^2: the estimate is an upper bound for smooth laws."""
