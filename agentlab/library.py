@@ -30,6 +30,8 @@ from agentlab.types import Variable
 _TOKENS = r"tok|data|char|sample|^d$"
 _REPEATED = {"y": _TOKENS, "z": r"uniq|distinct|fresh"}
 _TUNED = {"x": r"par|size|^n$", "y": _TOKENS, "z": r"(^|_)lr(_|$)|learning", "w": r"bsz|batch|^bs?$"}
+_SPARSE = {"x": r"activ|ratio|spars|^a$", "y": r"gran|^g$"}
+_LEVERAGE = {**_SPARSE, "z": r"flop|comp|^c$"}
 _EXPERTS = {"y": r"exp|^e$"}
 _U = "min(y, z)"
 _UN = "min(x, ((a*A/(b*B))**(1/(a + b))*min(y, z))**(b/a)*(a*A/(b*B))**(1/(a + b)))"
@@ -60,7 +62,7 @@ LAWS: tuple[Family | Template, ...] = (
     power_of_sum,
     Template("E + A/(x + k)**a"),
     Template("E + A/(B + x**a)"),
-    Template("(x + k)**(a + d*log(z) + g*log(y)**2 + b*log(y))", first=6),
+    Template("(x + k)**(a + d*log(z) + g*log(y)**2 + b*log(y))", _LEVERAGE, first=6),
     Template("E + A*z**c/x**a + B/y**b", first=6),
     Template("E + z**c*(A/x**a + B/y**b)", first=6),
     Template("A*x**(a + b*log(y))*y**c"),
@@ -81,14 +83,14 @@ LAWS: tuple[Family | Template, ...] = (
     Template("E + A*sigmoid(a*x + b)"),
     Template("E + A*exp(-((x - c)/s)**2)"),
     Template("E + A*sigmoid(a*x + b) + B*x"),
-    Template("(x + k)**(a + b*log(y))"),
+    Template("(x + k)**(a + b*log(y))", _SPARSE),
     Template("A*(x + k)**a*y**b"),
     Template("E + A*(x + k)**a*y**b"),
-    Template("x**(a + b*log(y) + c*log(y)**2)"),
-    Template("(x + k)**(a + b*log(y) + c*log(y)**2)"),
-    Template("A*(x + k)**(a + d*log(z) + g*log(y)**2 + b*log(y))"),
-    Template("x**(a + d*log(z) + g*log(y)**2 + b*log(y))"),
-    Template("(x + k)**(a + d*log(z) + b*log(y))"),
+    Template("x**(a + b*log(y) + c*log(y)**2)", _SPARSE),
+    Template("(x + k)**(a + b*log(y) + c*log(y)**2)", _SPARSE),
+    Template("A*(x + k)**(a + d*log(z) + g*log(y)**2 + b*log(y))", _LEVERAGE),
+    Template("x**(a + d*log(z) + g*log(y)**2 + b*log(y))", _LEVERAGE),
+    Template("(x + k)**(a + d*log(z) + b*log(y))", _LEVERAGE),
     Template("A*x**a*y**b*z**(c + d*log(x))"),
     Template("E + A/(1 + B*x**a*y**b)"),
     Template("E + A/x**a*(1/(y + s) + m)**b"),
