@@ -275,7 +275,7 @@ def test_a_plan_spends_the_compute_and_tells_what_being_wrong_costs(place: Path)
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("audit", *GIVEN[:-2]), "no run 'published.csv'"),
+        (("audit", *GIVEN[:-2]), "no formula"),
         (("audit", "data=published.csv", *GIVEN[1:-2]), "no formula"),
         (("audit", *GIVEN, "flop=1e23"), "did you mean 'flops'"),
         (("audit", *GIVEN, "facts=GPT-2"), "NAME: VALUE"),
