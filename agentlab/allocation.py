@@ -11,6 +11,7 @@ import numpy as np
 
 from agentlab.errors import AgentlabError, nearest
 from agentlab.law import Law, LawError, column_expression
+from agentlab.selection_box import spread
 from agentlab.types import FloatArray, Rows, Task, Variable
 
 __all__ = [
@@ -198,7 +199,7 @@ def best(law: Law, theta: FloatArray, question: Question, compute: FloatArray | 
     found: tuple[FloatArray, FloatArray] | None = None
     flat = np.zeros(size, dtype=bool)
     for _ in range(ROUNDS if d else 1):
-        unit = np.clip(centre[:, None, :] + half * (2.0 * _spread(count, d) - 1.0), 0.0, 1.0)
+        unit = np.clip(centre[:, None, :] + half * (2.0 * spread(count, d) - 1.0), 0.0, 1.0)
         if found is not None:
             unit = np.concatenate([found[0][:, None, :], unit], axis=1)
         value = _values(law, theta, question, unit, budget)
@@ -220,14 +221,6 @@ def active(law: Law, question: Question) -> tuple[Lever, ...]:
     """The levers that the law or the cost knows."""
     named = set(law.used) | set(re.findall(r"[A-Za-z_]\w*", question.cost or ""))
     return tuple(lever for lever in question.levers if lever.name in named)
-
-
-def _spread(count: int, d: int) -> FloatArray:
-    """Points (count, d) in the unit cube: a Kronecker sequence on powers of the root of x^(d+1) = x + 1."""
-    root = 2.0
-    for _ in range(64):
-        root = (1.0 + root) ** (1.0 / (d + 1))
-    return np.outer(np.arange(1, count + 1), root ** -np.arange(1.0, d + 1)) % 1.0
 
 
 def _config(question: Question, unit: FloatArray, compute: FloatArray) -> dict[str, FloatArray]:

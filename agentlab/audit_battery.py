@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 
 from agentlab.allocation import LEARNING_RATE, PARAMS
-from agentlab.audit_extrapolate import decision, error, judged, refit_options
+from agentlab.audit_extrapolate import decision, judged, refit_options
 from agentlab.audit_forms import forms
 from agentlab.audit_optimisers import by_bfgs, by_simplex
 from agentlab.audit_records import Case, Decision, Variant
 from agentlab.fitting import FitOptions, fit
 from agentlab.law import Law
-from agentlab.metrics import digits
+from agentlab.metrics import digits, pooled_at
 from agentlab.objective import Loss
 from agentlab.selection import DEV_CUT, make_cut
 from agentlab.types import BoolArray, FloatArray, Rows
@@ -95,7 +95,7 @@ def _tried(case: Case, trial: Trial, test: BoolArray) -> Variant:
     if inner is None or whole is None:
         return Variant(trial.axis, trial.name, n, blank="the fit failed")
     beyond = rows.take(test)
-    score = error({case.focus[1]: law.evaluate(beyond.columns, inner)}, beyond)
+    score = pooled_at(beyond, {case.focus[1]: law.evaluate(beyond.columns, inner)})
     chosen = _decided(case, trial, law, whole, rows)
     return Variant(trial.axis, trial.name, n, digits(score.are), chosen, trial.axis == "as audited")
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from agentlab import allocation, baselines
+from agentlab import allocation, baselines, metrics
 from agentlab.audit_records import Bin, Case, Cut, Decision, Factor, Residuals, Rival, Worst
 from agentlab.errors import AgentlabError
 from agentlab.fitting import FitOptions, GroupFit, fit_rows
 from agentlab.fitting_bootstrap import bootstrap_draws
 from agentlab.law import Law, parse
-from agentlab.metrics import digits, pooled
+from agentlab.metrics import digits, pooled_at
 from agentlab.selection import DEV_CUT, make_cut
-from agentlab.types import BoolArray, FloatArray, Rows, Score
+from agentlab.types import BoolArray, FloatArray, Rows
 
 FACTORS = (2.0, 4.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 SHARES = (0.5, 0.7, 0.9, 1.0)
@@ -34,8 +34,7 @@ LARGE = 0.2
 
 def residual_of(case: Case, predicted: FloatArray, observed: FloatArray) -> FloatArray:
     """Prediction - observation (n,), in the space of the fit."""
-    with np.errstate(all="ignore"):
-        return np.log(predicted) - np.log(observed) if case.options.residual == "log" else predicted - observed
+    return metrics.residuals(predicted, observed, log=case.options.residual == "log")
 
 
 def residuals(case: Case) -> tuple[Residuals, ...]:
@@ -136,8 +135,9 @@ def _factor(case: Case, f: float, below: BoolArray) -> Factor:
     counts = (len(inside), len(beyond))
     if not part.ok:
         return Factor(f, *counts, blank=part.reason)
-    score = pooled({t: (beyond.targets[t], v) for t, v in part.predict(case.law, beyond).items()})
-    z = np.concatenate([residual_of(case, v, beyond.targets[t]) for t, v in part.predict(case.law, beyond).items()])
+    predicted = part.predict(case.law, beyond)
+    score = pooled_at(beyond, predicted)
+    z = np.concatenate([residual_of(case, v, beyond.targets[t]) for t, v in predicted.items()])
     covered = coverage(case, part, inside, beyond, options)
     bias = float(np.mean(z)) if np.isfinite(z).all() else math.inf
     return Factor(f, *counts, digits(score.are), digits(covered), digits(bias))
@@ -232,7 +232,8 @@ def _cut(case: Case, share: float) -> Cut:
     part = case.fit if below.all() else fit_rows(case.law, inside, options)
     if not part.ok:
         return Cut(share, len(inside), {}, None, None, None, part.reason)
-    beyond = None if below.all() else error(part.predict(case.law, case.rows.take(~below)), case.rows.take(~below)).are
+    above = case.rows.take(~below)
+    beyond = None if below.all() else pooled_at(above, part.predict(case.law, above)).are
     draws = (
         case.draws
         if below.all()
@@ -244,14 +245,9 @@ def _cut(case: Case, share: float) -> Cut:
         len(inside),
         {k: digits(v) for k, v in one.named.items()},
         None if beyond is None else digits(beyond),
-        digits(error(part.predict(case.law, inside), inside).are),
+        digits(pooled_at(inside, part.predict(case.law, inside)).are),
         decision(case, one.params, draws[case.focus]),
     )
-
-
-def error(predicted: Mapping[str, FloatArray], rows: Rows) -> Score:
-    """The pooled score of predictions at rows."""
-    return pooled({t: (rows.targets[t], v) for t, v in predicted.items()})
 
 
 def rivals(case: Case) -> tuple[Rival, ...]:
@@ -260,7 +256,7 @@ def rivals(case: Case) -> tuple[Rival, ...]:
     inside, beyond = case.rows.take(cut.train), case.rows.take(cut.test)
     out = [_fitted_rival(case, f"this law, {case.law.text}", case.law, inside, beyond)]
     for name in baselines.NAMES:
-        score = error(baselines.predict(name, case.task, inside, beyond), beyond)
+        score = pooled_at(beyond, baselines.predict(name, case.task, inside, beyond))
         out.append(Rival(f"baseline: {name}", digits(score.are), digits(score.r2), score.n))
     reference = case.task.reference
     if reference is None:
@@ -273,7 +269,7 @@ def rivals(case: Case) -> tuple[Rival, ...]:
         out.append(_fitted_rival(case, f"reference refitted, {law.text}", law, inside, beyond))
     if reference.params and set(reference.params) == set(law.params):
         at = np.array([reference.params[p] for p in law.params])
-        score = error(dict.fromkeys(case.task.targets, law.evaluate(beyond.columns, at)), beyond)
+        score = pooled_at(beyond, dict.fromkeys(case.task.targets, law.evaluate(beyond.columns, at)))
         out.append(Rival("reference, published constants", digits(score.are), digits(score.r2), score.n))
     return tuple(out)
 
@@ -282,5 +278,5 @@ def _fitted_rival(case: Case, name: str, law: Law, inside: Rows, beyond: Rows) -
     part = fit_rows(law, inside, refit_options(case))
     if not part.ok:
         return Rival(name, None, None, len(beyond), part.reason)
-    score = error(part.predict(law, beyond), beyond)
+    score = pooled_at(beyond, part.predict(law, beyond))
     return Rival(name, digits(score.are), digits(score.r2), score.n)

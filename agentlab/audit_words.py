@@ -16,7 +16,7 @@ from agentlab.csv_header import Kind, read_header
 from agentlab.errors import AgentlabError
 from agentlab.table_rows import mask_of, mentioned
 from agentlab.types import FloatArray, Reference, RunConfig, StrArray, Task
-from agentlab.words import UsageError, read_words
+from agentlab.words import UsageError, data_first, read_words
 
 OF_A_RUN = ("delta", "draws", "flops", "flops_per", "params", "tokens", "reference", "facts", "seed", "out")
 """The words that go with a run, which brings its data and its law."""
@@ -44,8 +44,7 @@ class AuditWords(RunConfig):
 
 def audit_words(words: Sequence[str], verb: str) -> AuditWords:
     """The words of `agentlab audit DATA ..` or `agentlab plan DATA ..`, the file first or as data=."""
-    first = [f"data={words[0]}", *words[1:]] if words and "=" not in words[0] else list(words)
-    return read_words(first, AuditWords, f"agentlab {verb}")
+    return read_words(data_first(words), AuditWords, f"agentlab {verb}")
 
 
 def run_words(words: Sequence[str], verb: str, config: RunConfig) -> AuditWords:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -13,9 +12,6 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError
 
 if TYPE_CHECKING:
-    from agentlab.audit import Beside
-    from agentlab.audit_words import AuditWords
-    from agentlab.law import Law
     from agentlab.run_rows import Intake
     from agentlab.types import RunConfig
 
@@ -151,11 +147,11 @@ def fit(
     from agentlab.selection import fit_options, rounded
     from agentlab.table import intake
     from agentlab.types import EvaluationError, RunConfig
-    from agentlab.words import UsageError, read_words
+    from agentlab.words import UsageError, data_first, read_words
 
     if not law:
         raise UsageError('agentlab fit: no formula; give one with --law "E + A/n**a"')
-    config = read_words(_data_first(words or []), RunConfig, "agentlab fit")
+    config = read_words(data_first(words or []), RunConfig, "agentlab fit")
     task, rows = (taken := intake(config)).task, taken.rows
     formula = parse(law, task.names)
     options = fit_options(task, 48, config.seed)
@@ -180,16 +176,6 @@ def fit(
         _print_json(answer)
     else:
         print(fitted(answer))
-
-
-def _is_table(word: str) -> bool:
-    """Whether a first word means a file of rows rather than a run."""
-    return Path(word).is_file() or word.endswith((".csv", ".tsv", ".txt"))
-
-
-def _data_first(words: list[str]) -> list[str]:
-    """`agentlab fit FILE.csv ...` and `agentlab fit data=FILE.csv ...` are the same."""
-    return [f"data={words[0]}", *words[1:]] if words and "=" not in words[0] else words
 
 
 @app.command()
@@ -220,23 +206,18 @@ def audit(
     from agentlab.audit_files import record, write
     from agentlab.audit_page import summary
     from agentlab.audit_words import settings_of
+    from agentlab.runs_asked import asked, plan_after
 
-    given, formula, taken, known, folder = _asked("audit", words or [], law)
-    card, case = examine(formula, taken.task, taken.rows, settings_of(given), known)
-    out = Path(given.out) if given.out else folder or Path("audit")
+    it = asked("audit", words or [], law)
+    card, case = examine(it.law, it.taken.task, it.taken.rows, settings_of(it.words), it.beside)
+    out = Path(it.words.out) if it.words.out else it.folder or Path("audit")
     files, missing = write(card, case, out)
-    print("\n".join([*taken.notes, *missing]), file=sys.stderr)
+    print("\n".join([*it.taken.notes, *missing]), file=sys.stderr)
     if as_json:
         _print_json(record(card) | {"files": files})
     else:
-        after = _plan_after(words or [], law) if card.cost else "agentlab runs"
+        after = plan_after(words or [], law) if card.cost else "agentlab runs"
         print(summary(card, files, after))
-
-
-def _plan_after(words: list[str], law: str) -> str:
-    """The `agentlab plan` that asks the same."""
-    kept = [shlex.quote(w) for w in words if not w.startswith(("out=", "flops="))]
-    return " ".join(["agentlab plan", *kept, *([f"--law {shlex.quote(law)}"] if law else []), "--flops 1e23"])
 
 
 @app.command()
@@ -253,52 +234,20 @@ def plan(
     from agentlab.audit import plan as choose
     from agentlab.audit_page import plan_page
     from agentlab.audit_words import settings_of
+    from agentlab.runs_asked import asked, audit_after
     from agentlab.words import UsageError
 
-    given, formula, taken, _, _ = _asked("plan", words or [], law)
-    settings = settings_of(given)
+    it = asked("plan", words or [], law)
+    settings = settings_of(it.words)
     compute = flops if flops is not None else settings.flops
     if compute is None or not 0 < compute < float("inf"):
         raise UsageError("agentlab plan: say how much compute there is, above 0: --flops 1e23")
     settings = replace(settings, flops=compute, flops_per=flops_per or settings.flops_per)
-    found = choose(formula, taken.task, taken.rows, settings)
+    found = choose(it.law, it.taken.task, it.taken.rows, settings)
     if as_json:
         _print_json(asdict(found))
     else:
-        print(plan_page(found, _audit_after(words or [], law, compute)))
-
-
-def _audit_after(words: list[str], law: str, flops: float) -> str:
-    asked = _plan_after(words, law).removeprefix("agentlab plan").removesuffix("--flops 1e23")
-    return f"agentlab audit{asked}flops={flops:g}"
-
-
-def _asked(verb: str, words: list[str], law: str) -> tuple[AuditWords, Law, Intake, Beside, Path | None]:
-    """What `audit` and `plan` are asked: of a run and the law it found, or of a file and a formula."""
-    from agentlab import runs
-    from agentlab.audit_words import audit_words, beside, run_words, with_reference
-    from agentlab.law import parse
-    from agentlab.run_rows import Intake, read_rows
-    from agentlab.table import intake
-    from agentlab.words import UsageError
-
-    folder: Path | None = None
-    if words and "=" not in words[0] and not _is_table(words[0]):
-        folder = runs.find(words[0])
-    if folder is not None:
-        given = run_words(words[1:], verb, runs.read_config(folder))
-        taken = Intake(*read_rows(folder, every=True))
-        law = law or runs.result(folder)["law"]["formula"]
-    else:
-        given = audit_words(words, verb)
-        taken = intake(given)
-        reference = taken.task.reference
-        law = law or (reference.formula if reference is not None else "")
-    if not law:
-        raise UsageError(f'agentlab {verb}: no formula; give one with --law "E + A/n**a", or name a run')
-    task = with_reference(taken.task, given.reference)
-    known = beside(given, task, len(taken.rows))
-    return given, parse(law, task.names), Intake(task, taken.rows, None, taken.notes), known, folder
+        print(plan_page(found, audit_after(words or [], law, compute)))
 
 
 @app.command()

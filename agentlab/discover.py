@@ -150,11 +150,15 @@ def _block_at(search: Search, start: int) -> Block:
     """The block that ask number `start` belongs to: a new one, or one that was cut short before a resume."""
     if start % search.half and search.blocks:
         return search.blocks[-1]
-    best = search.archive.best()
-    gate = math.inf if best is None else best.outcome.mdl + max(20.0, GATE_SHARE * search.rows)
-    block = Block(start, [], gate)
+    block = Block(start, [], gate_of(search.archive, search.rows))
     search.blocks.append(block)
     return block
+
+
+def gate_of(archive: Archive, rows: int) -> float:
+    """The description length above which a candidate's refits are skipped; `rows` counts them for every target."""
+    best = archive.best()
+    return math.inf if best is None else best.outcome.mdl + max(20.0, GATE_SHARE * rows)
 
 
 async def approve(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from agentlab.files import write_whole
 from agentlab.types import AgentlabError, Source
 
 SERVER = "https://datasets-server.huggingface.co"
@@ -107,7 +108,5 @@ def _as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text)
     return path

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agentlab.files import write_json
 from agentlab.fitting import fit_rows
 from agentlab.law import parse
-from agentlab.metrics import digits, pooled
+from agentlab.metrics import digits, pooled_at
 from agentlab.run_rows import read_rows, read_sealed
 from agentlab.selection import fit_options
 from agentlab.table import file_rows
-from agentlab.types import AgentlabError, EvaluationError, FloatArray, Rows, Score, Task
+from agentlab.types import AgentlabError, EvaluationError, Rows, Score, Task
 
 LAW = "law.json"
 SCORES = "holdout.json"
@@ -45,7 +46,7 @@ def score_run(folder: Path) -> dict[str, Any]:
     scores = _scored_before(folder, text)
     if scores is None:
         scores = _score(folder, json.loads(text)) | {"law_sha256": hashlib.sha256(text).hexdigest()}
-        _write_once(folder / SCORES, scores)
+        write_json(folder / SCORES, scores)
     return {k: v for k, v in scores.items() if k != "law_sha256"} | {"looks": _count_look(folder / LOOKS)}
 
 
@@ -68,14 +69,16 @@ def _score(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     if sealed is None:
         return scores
     law = parse(told["formula"], task.names)
-    scores["holdout"] = _figures(_pooled(sealed, law.predict(sealed.columns, sealed.group, told["params"])))
+    scores["holdout"] = _figures(pooled_at(sealed, law.predict(sealed.columns, sealed.group, told["params"])))
     if task.reference is not None:
         published = parse(task.reference.formula, task.names)
         if set(published.params) <= set(task.reference.params):
             everywhere = {g: dict.fromkeys(task.targets, task.reference.params) for g in sealed.groups}
-            scores["reference"] = _figures(_pooled(sealed, published.predict(sealed.columns, sealed.group, everywhere)))
+            scores["reference"] = _figures(
+                pooled_at(sealed, published.predict(sealed.columns, sealed.group, everywhere))
+            )
         fit = fit_rows(published, rows, fit_options(task, STARTS))
-        scores["reference_refitted"] = _figures(_pooled(sealed, fit.predict(published, sealed))) if fit.ok else None
+        scores["reference_refitted"] = _figures(pooled_at(sealed, fit.predict(published, sealed))) if fit.ok else None
     return scores
 
 
@@ -86,19 +89,9 @@ def _sealed_rows(folder: Path, task: Task) -> Rows | None:
     return read_sealed(folder)
 
 
-def _pooled(rows: Rows, predictions: Mapping[str, FloatArray]) -> Score:
-    return pooled({target: (y, predictions[target]) for target, y in rows.targets.items()})
-
-
 def _figures(score: Score) -> dict[str, float]:
     """Ten significant digits: what the trace keeps, the same on machines whose last bits differ."""
     return {k: v if k == "n" else digits(v) for k, v in dataclasses.asdict(score).items()}
-
-
-def _write_once(path: Path, scores: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(scores, indent=1) + "\n")
-    temporary.replace(path)
 
 
 def _count_look(path: Path) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from agentlab.types import AgentlabError, FloatArray, Score
+from agentlab.types import AgentlabError, FloatArray, Rows, Score
 
 
 def mse(y: FloatArray, prediction: FloatArray) -> float:
@@ -76,6 +76,17 @@ def pooled(per_target: Mapping[str, tuple[FloatArray, FloatArray]]) -> Score:
         are=float(np.mean([s.are for s in scores])),
         n=sum(s.n for s in scores),
     )
+
+
+def pooled_at(rows: Rows, predicted: Mapping[str, FloatArray]) -> Score:
+    """The pooled score of predictions (n,) by target at some rows."""
+    return pooled({target: (rows.targets[target], values) for target, values in predicted.items()})
+
+
+def residuals(prediction: FloatArray, y: FloatArray, *, log: bool) -> FloatArray:
+    """Prediction - y, or with `log` log prediction - log y; undefined ones are nan or inf, without a warning."""
+    with np.errstate(all="ignore"):
+        return np.log(prediction) - np.log(y) if log else prediction - y
 
 
 def digits(value: float) -> float:

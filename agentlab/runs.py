@@ -19,6 +19,7 @@ from typing import Any
 
 from agentlab.catalog import find_proposer
 from agentlab.discover import TIMING, TRACE, Progress, Search, run
+from agentlab.files import write_json
 from agentlab.law import parse
 from agentlab.run_rows import Intake, read_rows, write_rows
 from agentlab.toolbox import ServerSpec, Toolbox
@@ -48,7 +49,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
         write_rows(folder, intake, config.seed)
         # Last, so that a folder with settings is a whole run.
-        _write_json(folder / CONFIG, dataclasses.asdict(config))
+        write_json(folder / CONFIG, dataclasses.asdict(config))
     except OSError as error:
         raise UsageError(f"out={out}: {error.strerror}: {error.filename}; give a folder that can be written") from error
     return folder
@@ -111,7 +112,7 @@ def _carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
         records = list(read(folder / TRACE))
     law = next(r for r in records if r["kind"] == "law")
     if law["entry"] is not None and not any(r["kind"] == "holdout" for r in records):
-        _write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
+        write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
         # How often the hold-out was looked at is counted beside the trace: a resumed run may look twice.
         scores = {k: v for k, v in _score_holdout(folder).items() if k != "looks"}
         with Trace(folder / TRACE) as trace:
@@ -182,7 +183,7 @@ def result(folder: Path) -> dict[str, Any]:
     entries = [r for r in records if r["kind"] == "entry"]
     rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
     task, _ = read_rows(folder)
-    formula = parse(law["formula"], task.names)
+    formula, beside = parse(law["formula"], task.names), _beside(records)
     return {
         "run": folder.name,
         "dir": str(folder),
@@ -204,11 +205,11 @@ def result(folder: Path) -> dict[str, Any]:
             "reference_holdout": holdout.get("reference"),
             "refitted_reference_holdout": holdout.get("reference_refitted"),
         },
-        "baselines": _beside(records),
+        "baselines": beside,
         "luck": next(({k: v for k, v in r.items() if k != "kind"} for r in records if r["kind"] == "luck"), None),
         "counts": {"evaluated": len(entries) - sum(rejected.values()), "rejected": dict(sorted(rejected.items()))},
         "cost": {"seconds": _seconds(folder), "usd": 0.0, "flops": 0.0},
-        "verdict": _verdict(law, holdout, _beside(records)),
+        "verdict": _verdict(law, holdout, beside),
     }
 
 
@@ -247,13 +248,6 @@ def _verdict(law: Record, holdout: Record, beside: Mapping[str, Any]) -> str:
 
 def _percent(score: Mapping[str, Any]) -> str:
     return f"{100 * number(score['are']):.2g}%"
-
-
-def _write_json(path: Path, value: object) -> None:
-    """Write a small file so that a reader finds the old one or the new one, never half."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
 
 
 def status(folder: Path) -> dict[str, Any]:

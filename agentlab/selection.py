@@ -23,7 +23,7 @@ import numpy as np
 from agentlab import library
 from agentlab.fitting import FitOptions, GroupFit, fit_rows
 from agentlab.law import Law
-from agentlab.metrics import digits, pooled
+from agentlab.metrics import digits, pooled, residuals
 from agentlab.selection_box import box_points, limits
 from agentlab.selection_cuts import DEV_CUT, FOLD, SCALE, Cut, final_cuts, make_cut, search_cuts
 from agentlab.selection_hints import asked_for
@@ -150,7 +150,8 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
     fit = fit_rows(law, rows, options if final else replace(options, robust="none"))
     if not fit.ok:
         return replace(refused, reason=fit.reason)
-    mdl = description_length(law, fit, judge)
+    form, within = _lengths(law, fit, judge)
+    mdl = form + 0.5 * len(rows) * within
     if not math.isfinite(mdl):
         return replace(refused, reason="non-finite")
     if not mdl <= gate:
@@ -158,41 +159,51 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
     if not final and options.robust != "none":
         # Plain least squares finds the basin cheaply; the robust loss is worth its price only for those that stay.
         fit = fit_rows(law, rows, replace(options, starts=1), warm=fit)
-        mdl = description_length(law, fit, judge)
+        form, within = _lengths(law, fit, judge)
+        mdl = form + 0.5 * len(rows) * within
     broken = violations(law, fit, judge)
     hints = () if final else asked_for(law, fit, judge.task, judge.rows)
     outcome = replace(refused, status="ok", mdl=mdl, violations=broken, params=rounded(fit), hints=hints)
-    return _judge_cuts(law, judge, options, fit, outcome, final=final)
-
-
-def _judge_cuts(
-    law: Law, judge: Problem, options: FitOptions, fit: GroupFit, outcome: Outcome, *, final: bool
-) -> Outcome:
-    """The outcome with its objective: errors beyond every cut that leaves the law rows enough to be refitted."""
-    within = hidden_errors(judge, judge.rows, fit.predict(law, judge.rows))
+    targets = len(task.targets)
     cuts = judge.final_cuts if final else judge.cuts
+    counted = _supported(cuts, fit.n_params / targets)
+    beyond = _beyond(law, judge, options, fit, cuts, counted)
+    if beyond is None:
+        return replace(outcome, status="rejected", reason="does not fit below a cut")
+    beyond_cuts = within + _excess(np.array(beyond.errors) - within, counted, targets)
+    objective = form + 0.5 * len(rows) * (FIT * within + beyond_cuts)
+    objective += VIOLATION_COST * len(rows) * targets * len(broken)
+    if not math.isfinite(objective) or not math.isfinite(beyond.dev.mae):
+        return replace(outcome, status="rejected", reason="not finite beyond a cut")
+    return replace(outcome, objective=objective, cuts=beyond.errors, dev=beyond.dev)
+
+
+@dataclass(frozen=True)
+class _Beyond:
+    """How refits did on the rows beyond the cuts: their errors, and the score of the shown ones."""
+
+    errors: tuple[float, ...]
+    dev: Score
+
+
+def _beyond(
+    law: Law, judge: Problem, options: FitOptions, fit: GroupFit, cuts: Sequence[Cut], counted: Sequence[Cut]
+) -> _Beyond | None:
+    """The law refitted below every cut that counts or is shown; None where it does not fit below one."""
     shown = shown_cuts(cuts)
-    counted = _supported(cuts, fit.n_params / len(judge.task.targets))
     refit = replace(options, starts=4, thorough=False, tolerance=max(options.tolerance, 1e-6), max_steps=20)
     errors, dev = [], []
     for cut in [*counted, *(c for c in shown if c not in counted)]:
         below, beyond = judge.rows.take(cut.train), judge.rows.take(cut.test)
         part = fit_rows(law, below, refit, warm=fit)
         if not part.ok:
-            return replace(outcome, status="rejected", reason="does not fit below a cut")
+            return None
         predicted = part.predict(law, beyond)
         if cut in counted:
             errors.append(hidden_errors(judge, beyond, predicted))
         if cut in shown:
             dev.append((beyond, predicted))
-    beyond_cuts = within + _excess(np.array(errors) - within, counted, len(judge.task.targets))
-    n = len(judge.rows)
-    objective = _form_length(law, fit, judge) + 0.5 * n * (FIT * within + beyond_cuts)
-    objective += VIOLATION_COST * n * len(judge.task.targets) * len(outcome.violations)
-    score = judge.score(dev)
-    if not math.isfinite(objective) or not math.isfinite(score.mae):
-        return replace(outcome, status="rejected", reason="not finite beyond a cut")
-    return replace(outcome, objective=objective, cuts=tuple(errors), dev=score)
+    return _Beyond(tuple(errors), judge.score(dev))
 
 
 def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
@@ -226,7 +237,7 @@ def hidden_errors(judge: Problem, rows: Rows, predicted: Mapping[str, FloatArray
     for target, values in predicted.items():
         y, noise = rows.targets[target], judge.noise[target]
         with np.errstate(all="ignore"):
-            residual = np.log(values) - np.log(y) if judge.task.residual == "log" else values - y
+            residual = residuals(values, y, log=judge.task.residual == "log")
             mean = float(np.average(_huber(residual, FAR * noise), weights=rows.weight))
         total += math.log(mean + (NOISE_SHARE * noise) ** 2)
     return total
@@ -240,13 +251,15 @@ def _huber(residual: FloatArray, delta: float) -> FloatArray:
 
 def description_length(law: Law, fit: GroupFit, judge: Problem) -> float:
     """Code length of all rows and of the law, in nats (see the module's head)."""
-    within = hidden_errors(judge, judge.rows, fit.predict(law, judge.rows))
-    return _form_length(law, fit, judge) + 0.5 * len(judge.rows) * within
+    form, within = _lengths(law, fit, judge)
+    return form + 0.5 * len(judge.rows) * within
 
 
-def _form_length(law: Law, fit: GroupFit, judge: Problem) -> float:
+def _lengths(law: Law, fit: GroupFit, judge: Problem) -> tuple[float, float]:
+    """The length of the law in nats, and the log of the mean squared residual of every row, summed over targets."""
     n = len(judge.rows) * len(judge.task.targets)
-    return 0.5 * fit.n_params * math.log(n) + _formula_length(law, judge.task)
+    form = 0.5 * fit.n_params * math.log(n) + _formula_length(law, judge.task)
+    return form, hidden_errors(judge, judge.rows, fit.predict(law, judge.rows))
 
 
 def _formula_length(law: Law, task: Task) -> float:

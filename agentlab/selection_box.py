@@ -20,7 +20,7 @@ def box_points(task: Task, rows: Rows) -> dict[str, FloatArray]:
     (others): half the smallest, so that a pole just below the data is seen. Shares of one whole keep their sum.
     """
     d = len(task.features)
-    unit = _spread(BOX_POINTS, d)
+    unit = spread(BOX_POINTS, d)
     shares = _shares(task, rows)
     if d <= 6 and not shares:
         corners = np.array(np.meshgrid(*[[0.0, 1.0]] * d)).reshape(d, -1).T
@@ -57,7 +57,7 @@ def _box(column: FloatArray, *, log: bool, grows: bool) -> tuple[float, float]:
     return low, high + (0.5 * (high - low) if grows else 0.0)
 
 
-def _spread(n: int, d: int) -> FloatArray:
+def spread(n: int, d: int) -> FloatArray:
     """Points (n, d) spread evenly over the unit cube: a Kronecker sequence on powers of the root of x^(d+1) = x + 1."""
     root = 2.0
     for _ in range(64):

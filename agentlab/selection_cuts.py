@@ -68,8 +68,10 @@ def final_cuts(task: Task, rows: Rows, seed: int = 0) -> tuple[Cut, ...]:
 
 def _cuts(task: Task, rows: Rows, shares: Sequence[float], side: Sequence[float], seed: int) -> tuple[Cut, ...]:
     """The distinct cuts; folds where no cut leaves rows on both sides."""
-    cuts = [make_cut(task, rows, s) for s in shares] if rows.scale is not None else []
-    for name, values in axes(task, rows) if rows.scale is not None else ():
+    if rows.scale is None:
+        return distinct(rows, folds(rows, seed))
+    cuts = [make_cut(task, rows, s) for s in shares]
+    for name, values in axes(task, rows):
         along = replace(rows, scale=values)
         cuts += [replace(make_cut(task, along, s), axis=name) for s in side]
     return distinct(rows, cuts) or distinct(rows, folds(rows, seed))

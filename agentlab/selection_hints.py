@@ -14,6 +14,7 @@ import numpy as np
 
 from agentlab.fitting import GroupFit
 from agentlab.law import Law
+from agentlab.metrics import residuals
 from agentlab.types import FloatArray, Rows, Task, Variable
 
 COUNT = 3
@@ -67,7 +68,7 @@ def _residuals(
     """Residuals (n,) freed of the law's tangent space, its orthonormal basis (n, k), and d residual / d prediction."""
     value, jacobian = law.value_and_jacobian(rows.columns, params)
     slope = 1.0 / value if log else np.ones(len(y))
-    residual = np.log(value) - np.log(y) if log else value - y
+    residual = residuals(value, y, log=log)
     tangent = jacobian * slope[:, None]
     tangent = tangent / np.linalg.norm(tangent, axis=0)
     tangent = tangent[:, np.isfinite(tangent).all(axis=0)]

@@ -98,21 +98,21 @@ def _or_worst(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def luck(law: Law, formulas: Sequence[str], judge: Problem, options: FitOptions, seed: int) -> Luck:
-    """The best of the formulas on shuffled targets, beside the law on the targets as they are."""
+def luck(law: Law, candidates: Sequence[Law], judge: Problem, options: FitOptions, seed: int) -> Luck:
+    """The best of the candidates on shuffled targets, beside the law on the targets as they are."""
     task = judge.task
     quick = replace(options, starts=STARTS, tolerance=1e-4, max_steps=12, thorough=False)
     rows = sample(judge.rows, LUCK_ROWS, seed)
     real, null = problem(task, rows, seed), problem(task, shuffled(rows, seed), seed)
     constant = parse(next(name for name in endless("E") if name not in task.names), task.names)
-    outcomes = [evaluate(parse(f, task.names), null, quick) for f in formulas]
+    outcomes = [evaluate(one, null, quick) for one in candidates]
     size = len(rows) * len(task.targets)
     best = min((o for o in outcomes if o.status == "ok"), key=lambda o: o.objective, default=None)
     floor = evaluate(constant, null, quick).objective
     law_gain = _gain(evaluate(constant, real, quick).objective, evaluate(law, real, quick).objective, size)
     if best is None or best.dev is None:
-        return Luck(len(formulas), 0.0, law_gain, 0.0)
-    return Luck(len(formulas), max(_gain(floor, best.objective, size), 0.0), law_gain, best.dev.r2)
+        return Luck(len(candidates), 0.0, law_gain, 0.0)
+    return Luck(len(candidates), max(_gain(floor, best.objective, size), 0.0), law_gain, best.dev.r2)
 
 
 def _gain(constant: float, objective: float, size: int) -> float:

@@ -10,6 +10,7 @@ need A' > 0 and p' > 0 (`positive`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -17,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from agentlab.law import Call, Law, Node, Num, Sym, from_tree
+from agentlab.law_edit import symbols
 from agentlab.types import FloatArray
 
 Values = dict[str, FloatArray]
@@ -103,7 +105,7 @@ class _Rewriting:
     """The rules found so far, and what may still be rewritten."""
 
     def __init__(self, law: Law, keep: Collection[str]) -> None:
-        counts = _counts(law.tree)
+        counts = Counter(symbols(law.tree))
         self.params = frozenset(law.params)
         self.free = {p for p in law.params if counts[p] == 1 and p not in keep}
         self.rules: list[Rule] = []
@@ -114,7 +116,7 @@ class _Rewriting:
         if not isinstance(node, Call):
             return node
         node = Call(node.op, tuple(self.pulled(a) for a in node.args))
-        if node.op == "**" and not frozenset(_counts(node.args[1])) - self.params:
+        if node.op == "**" and not frozenset(symbols(node.args[1])) - self.params:
             return self._power(node)
         if node.op == "sqrt":
             return self._power(node)
@@ -210,19 +212,6 @@ def folded(node: Node) -> Node:
 
 
 zero, one = Num(0.0), Num(1.0)
-
-
-def _counts(node: Node) -> dict[str, int]:
-    """How often each name occurs."""
-    counts: dict[str, int] = {}
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Call):
-            stack.extend(item.args)
-        elif isinstance(item, Sym):
-            counts[item.name] = counts.get(item.name, 0) + 1
-    return counts
 
 
 def _terms(node: Node, sign: float = 1.0) -> list[tuple[Node, float]]:

@@ -37,6 +37,11 @@ def read_words(words: Sequence[str], record: type[T], given: str = "agentlab dis
     return _fill(record, nested, "", given)
 
 
+def data_first(words: Sequence[str]) -> list[str]:
+    """The words with a bare first one read as data=: `agentlab fit FILE.csv ..` and `agentlab fit data=FILE.csv ..`."""
+    return [f"data={words[0]}", *words[1:]] if words and "=" not in words[0] else list(words)
+
+
 def _example(record: type[Any]) -> str:
     return f"{dataclasses.fields(record)[0].name}=..."
 

@@ -15,7 +15,7 @@ from agentlab import runs
 from agentlab.fitting import fit_rows
 from agentlab.fitting_bootstrap import bootstrap_draws
 from agentlab.law import Law, parse
-from agentlab.metrics import digits, pooled
+from agentlab.metrics import digits, pooled_at
 from agentlab.planted import Planted
 from agentlab.run_rows import Intake
 from agentlab.selection import fit_options
@@ -81,7 +81,7 @@ def true_form(case: Case) -> dict[str, Any]:
     if not fit.ok:
         return {"true_r2": None, "parameters": [0, 0], "points": [0, 0]}
     predicted = fit.predict(law, case.holdout)
-    score = pooled({t: (y, predicted[t]) for t, y in case.holdout.targets.items()})
+    score = pooled_at(case.holdout, predicted)
     draws = bootstrap_draws(law, case.rows, fit, draws=DRAWS, seed=case.seed, options=options)
     points = points_held(case, law, draws)
     return {"true_r2": _finite(score.r2), "parameters": parameters_held(case, law, draws), "points": points}

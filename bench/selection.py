@@ -22,6 +22,7 @@ from machine import RESULTS, save
 
 from agentlab import library, selection
 from agentlab.archive import Archive
+from agentlab.discover import gate_of
 from agentlab.law import Law, parse
 from agentlab.planted import families, plant
 from agentlab.proposers.mutate import Mutate
@@ -95,8 +96,7 @@ def pool(case: Case, candidates: int) -> tuple[list[Law], list[Outcome], selecti
     for index in range(candidates):
         proposal = proposer.ask(index, archive, ())
         if proposal is not None:
-            best = archive.best()
-            gate = math.inf if best is None else best.outcome.mdl + max(20.0, 0.5 * len(case.rows))
+            gate = gate_of(archive, len(case.rows) * len(case.task.targets))
             law = parse(proposal.formula, case.task.names)
             archive.add(Entry(index, proposal, selection.evaluate(law, judge, options, gate=gate)))
     laws = [parse(e.proposal.formula, case.task.names) for e in archive.top(FINALISTS)]

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 FITTING = ("fitting", "search", "objective", "descent", "varpro", "starts", "peel", "standard")
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types"),
+    ("errors", "files", "types"),
     ("catalog", "metrics", "law", "vote", "journal", "trace", "words", "task_file", "csv", "variables", "hub"),
     (
         *FITTING,

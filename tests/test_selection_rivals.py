@@ -46,13 +46,13 @@ def test_a_law_must_lose_on_all_cuts_and_on_dev_to_be_beaten() -> None:
 def test_luck_saves_little_where_the_law_saves_much() -> None:
     task, rows = planted(60)
     judge = selection.problem(task, rows)
-    formulas = [TRUE, "E + A*log(N)", "A*N**a*D**b"]
+    candidates = [parse(f, task.names) for f in (TRUE, "E + A*log(N)", "A*N**a*D**b")]
     options = selection.search_options(task, 8)
-    found = luck(parse(TRUE, task.names), formulas, judge, options, seed=1)
+    found = luck(parse(TRUE, task.names), candidates, judge, options, seed=1)
     assert found.candidates == 3
     assert 0 <= found.gain < 0.5 < found.law_gain
     assert found.r2 < 0.5
-    assert found == luck(parse(TRUE, task.names), formulas, judge, options, seed=1)
+    assert found == luck(parse(TRUE, task.names), candidates, judge, options, seed=1)
 
 
 def test_shuffling_deals_targets_anew_within_groups_only() -> None:
@@ -71,6 +71,7 @@ def test_a_feature_named_like_a_constant_changes_no_figure() -> None:
     )
     other = replace(task, features=tuple(replace(v, name={"N": "E"}.get(v.name, v.name)) for v in task.features))
     options = selection.search_options(task, 8)
-    one = luck(parse("c + A/N**a", task.names), ["c + A/N**a"], selection.problem(task, rows), options, 0)
-    two = luck(parse("c + A/E**a", other.names), ["c + A/E**a"], selection.problem(other, named), options, 0)
+    law, same = parse("c + A/N**a", task.names), parse("c + A/E**a", other.names)
+    one = luck(law, [law], selection.problem(task, rows), options, 0)
+    two = luck(same, [same], selection.problem(other, named), options, 0)
     assert (one.gain, one.law_gain) == (two.gain, two.law_gain)

@@ -181,9 +181,8 @@ def baselines(data: Folder, formula: str, seed: int = 0) -> Beside:
 def luck(data: Folder, formula: str, formulas: Annotated[list[str], Field(max_length=512)], seed: int = 0) -> Lucky:
     """What the best of the formulas gains on shuffled targets, where there is nothing to find, beside a law's gain."""
     judge = _problem(data)
-    for text in formulas:
-        _parse(text, data)
-    found = measure_luck(_parse(formula, data), formulas, judge, _options(judge, "search", seed), seed)
+    candidates = [_parse(text, data) for text in formulas]
+    found = measure_luck(_parse(formula, data), candidates, judge, _options(judge, "search", seed), seed)
     figures = {"gain": digits(found.gain), "law_gain": digits(found.law_gain), "r2": digits(found.r2)}
     return Lucky(candidates=found.candidates, **json.loads(dump(figures)))
 
