@@ -105,6 +105,11 @@ def find_server(name: str) -> str:
     return _find("tool server", name, "agentlab.tools")
 
 
+def sandbox_names() -> list[str]:
+    """The names of the sandboxes that ship with agentlab."""
+    return _modules("agentlab.envs")
+
+
 def find_sandbox(name: str) -> type:
     """The class `Sandbox` of envs/<name>.py, or "package.module:Name". Raises CatalogError, BackendError."""
     return find_class("sandbox", name, "agentlab.envs", "Sandbox")

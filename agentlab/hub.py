@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from agentlab.files import write_whole
 from agentlab.types import AgentlabError, Source
@@ -57,14 +57,14 @@ def _rows(source: Source, split: str) -> Iterator[Mapping[str, Any]]:
     server = os.environ.get("AGENTLAB_HUB", SERVER)
     what = {"dataset": source.dataset, "config": source.config, "split": split}
     start, total = 0, 1
-    with httpx.Client(timeout=TIMEOUT) as client:
+    with httpx2.Client(timeout=TIMEOUT) as client:
         while start < total:
             try:
                 answer = client.get(f"{server}/rows", params={**what, "offset": start, "length": PAGE})
                 answer.raise_for_status()
                 told = answer.json()
                 page, total = [one["row"] for one in told["rows"]], int(told["num_rows_total"])
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as exc:
+            except (httpx2.HTTPError, ValueError, KeyError, TypeError) as exc:
                 raise HubError(
                     f"{server}: rows of {source.dataset} cannot be read ({type(exc).__name__}); go online, or set "
                     "AGENTLAB_DATA to a folder that holds them"

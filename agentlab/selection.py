@@ -41,10 +41,12 @@ __all__ = [
     "fit_options",
     "hidden_errors",
     "make_cut",
+    "objective_of",
     "problem",
     "rounded",
     "search_options",
     "shown_cuts",
+    "supported",
     "violations",
 ]
 
@@ -164,15 +166,13 @@ def evaluate(law: Law, judge: Problem, options: FitOptions, *, gate: float = mat
     broken = violations(law, fit, judge)
     hints = () if final else asked_for(law, fit, judge.task, judge.rows)
     outcome = replace(refused, status="ok", mdl=mdl, violations=broken, params=rounded(fit), hints=hints)
-    targets = len(task.targets)
     cuts = judge.final_cuts if final else judge.cuts
-    counted = _supported(cuts, fit.n_params / targets)
+    counted = supported(cuts, fit.n_params / len(task.targets))
     beyond = _beyond(law, judge, options, fit, cuts, counted)
     if beyond is None:
         return replace(outcome, status="rejected", reason="does not fit below a cut")
-    beyond_cuts = within + _excess(np.array(beyond.errors) - within, counted, targets)
-    objective = form + 0.5 * len(rows) * (FIT * within + beyond_cuts)
-    objective += VIOLATION_COST * len(rows) * targets * len(broken)
+    objective = objective_of(judge, form, within, beyond.errors, counted)
+    objective += VIOLATION_COST * len(rows) * len(task.targets) * len(broken)
     if not math.isfinite(objective) or not math.isfinite(beyond.dev.mae):
         return replace(outcome, status="rejected", reason="not finite beyond a cut")
     return replace(outcome, objective=objective, cuts=beyond.errors, dev=beyond.dev)
@@ -206,6 +206,15 @@ def _beyond(
     return _Beyond(tuple(errors), judge.score(dev))
 
 
+def objective_of(judge: Problem, form: float, within: float, errors: Sequence[float], counted: Sequence[Cut]) -> float:
+    """The objective in nats (see the module's head) of a law of length `form`.
+
+    `within` is the hidden_errors of the fit to every row, `errors` those beyond each counted cut.
+    """
+    beyond = within + _excess(np.array(errors) - within, counted, len(judge.task.targets))
+    return form + 0.5 * len(judge.rows) * (FIT * within + beyond)
+
+
 def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
     """The mean over cuts of the log squared error above that of the fit, bounded, and shrunk where rows are few."""
     hidden = np.array([float(np.count_nonzero(c.test)) for c in cuts])
@@ -214,7 +223,7 @@ def _excess(excess: FloatArray, cuts: Sequence[Cut], targets: int) -> float:
     return float(np.average(tempered, weights=[c.weight for c in cuts]))
 
 
-def _supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
+def supported(cuts: Sequence[Cut], size: float) -> list[Cut]:
     """The cuts that leave `size` parameters rows enough, the late ones, the last along the scale, and all folds."""
     last = [c for c in cuts if c.axis == SCALE][-1:]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "scipy", "mcp", "langgraph", "pydantic", "torch")
+PACKAGES = ("numpy", "scipy", "mcp", "langgraph", "pydantic", "torch", "transformers", "openai", "docker", "ray")
 
 
 def about() -> dict[str, Any]:

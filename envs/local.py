@@ -9,131 +9,42 @@ import asyncio
 import os
 import resource
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
-from agentlab.envs import Executed, Limits, SandboxError
+from agentlab.envs import MOST_INPUT, Executed, Failure, Limits, Reply, SandboxError, Talk
+from agentlab.envs._processes import (  # noqa: F401
+    MARK,
+    Started,
+    alive,
+    environment,
+    kill_tree,
+    reap,
+    start,
+    start_ticks,
+)
 
-MARK = "AGENTLAB_PROCESS_TREE"
-"""Variable by which the processes of one command are found again, even those that left its group and parent."""
-
-_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-
-
-@dataclass(frozen=True)
-class Started:
-    """A detached process; start_ticks (since boot) tells it from a later process of the same number."""
-
-    pid: int
-    start_ticks: int
-    mark: str
-
-
-def environment(extra: Mapping[str, str] | None = None, threads: int = 1) -> dict[str, str]:
-    """What a program of ours needs of the environment, and nothing else; one thread pool size for all libraries.
-
-    glibc is told to keep freed memory: giving tensors back to the system at every step costs 5-15% of the time.
-    """
-    kept = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    memory = {
-        "MALLOC_TRIM_THRESHOLD_": "2000000000",
-        "MALLOC_MMAP_THRESHOLD_": "2000000000",
-        "MALLOC_TOP_PAD_": "100000000",
-    }
-    return {**kept, **pools, **memory, "PYTHONUNBUFFERED": "1", **(extra or {})}
-
-
-def start_ticks(pid: int) -> int | None:
-    """Clock ticks since boot at which the process began; None when there is none, or only its zombie."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if after_name[0] in "ZX" else int(after_name[19])
-
-
-def alive(process: Started) -> bool:
-    """Whether that very process still runs."""
-    return start_ticks(process.pid) == process.start_ticks
-
-
-def start(argv: Sequence[str], *, log: Path, errors: Path, cwd: Path, env: Mapping[str, str]) -> Started:
-    """A detached process that outlives this one; its output is appended to `log`, its errors to `errors`."""
-    mark = uuid.uuid4().hex
-    with log.open("ab") as out, errors.open("ab") as err:
-        process = subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd,
-            env={**env, MARK: mark}, start_new_session=True,
-        )  # fmt: skip
-    began = start_ticks(process.pid)
-    process.returncode = 0  # not ours to wait for: `reap` collects it, and no warning is due when it is forgotten
-    return Started(process.pid, began if began is not None else -1, mark)
-
-
-def reap(pid: int) -> None:
-    """Collects a dead child, if it is ours and dead; never waits."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
-
-
-def kill_tree(pid: int, mark: str) -> None:
-    """Kills the group led by `pid` and every process that carries `mark`, until none is left."""
-    for _ in range(100):
-        _signal_group(pid)
-        left = _marked(mark)
-        for other in left:
-            _signal(other)
-        if not left and start_ticks(pid) is None:
-            return
-        time.sleep(0.01)  # a dying process keeps its number and loses its environment first
-
-
-def _signal(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def _signal_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _marked(mark: str) -> list[int]:
-    """Processes whose environment carries the mark; those of other users cannot be read and are not ours."""
-    wanted, found = f"{MARK}={mark}".encode(), []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if wanted in variables:
-            found.append(int(entry.name))
-    return found
+MOST_LINE = 32 << 20
+"""Bytes of one answer."""
 
 
 class Local:
     """The sandbox for trusted programs: a folder, limits, and no environment beyond what is needed."""
 
-    def __init__(self, folder: Path | None = None, limits: Limits | None = None) -> None:
+    confines: ClassVar[bool] = False
+    strength: ClassVar[int] = 1
+
+    def __init__(self, image: str = "law", limits: Limits | None = None, *, folder: Path | None = None) -> None:
         self._given, self._limits = folder, limits or Limits()
+        self.python = sys.executable
+        self.programs = str(files("agentlab.envs") / "images" / image)
         self._folder: Path | None = None
         self._running: dict[str, int] = {}
 
@@ -171,22 +82,36 @@ class Local:
         self._running[mark] = process.pid
         self._limit(process.pid)
         reading = asyncio.ensure_future(self._talk(process, stdin.encode()))
+        ending = asyncio.ensure_future(_exit_of(process.pid))
         try:
-            done, _ = await asyncio.wait({reading}, timeout=timeout)
-            if not done:
-                kill_tree(process.pid, mark)
+            done, _ = await asyncio.wait({ending}, timeout=timeout)
+            kill_tree(process.pid, mark)  # what it left behind may hold its output open
             out, err = await reading
             code = await process.wait()
         finally:
             kill_tree(process.pid, mark)
             del self._running[mark]
-            if not reading.done():
-                reading.cancel()
+            for task in (reading, ending):
+                task.cancel()
         return Executed(
             argv=tuple(argv), returncode=code, stdout=out.decode(errors="replace"), stderr=err.decode(errors="replace"),
             timed_out=not done, truncated=max(len(out), len(err)) >= self._limits.output_bytes,
             seconds=time.monotonic() - began,
         )  # fmt: skip
+
+    @classmethod
+    def missing(cls, image: str = "law") -> str:
+        """Nothing: it works wherever agentlab does."""
+        del image
+        return ""
+
+    async def open(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Talk:
+        """Starts a program to talk to."""
+        mark = uuid.uuid4().hex
+        process = await self._spawn(argv, self._path("."), {**environment(env), MARK: mark}, errors=False)
+        self._running[mark] = process.pid
+        self._limit(process.pid)
+        return _Conversation(process, mark, self._running)
 
     async def put(self, path: str | PurePosixPath, data: bytes) -> None:
         """Writes a file, making the folders above it."""
@@ -209,11 +134,14 @@ class Local:
             raise SandboxError(f"{relative}: outside the sandbox's folder; give a path below it")
         return target
 
-    async def _spawn(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, errors: bool = True
+    ) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
+        said = pipe if errors else asyncio.subprocess.DEVNULL
         try:
             return await asyncio.create_subprocess_exec(
-                *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd, env=env, start_new_session=True
+                *argv, stdin=pipe, stdout=pipe, stderr=said, cwd=cwd, env=env, start_new_session=True, limit=MOST_LINE
             )
         except (OSError, ValueError) as error:
             name = argv[0] if argv else "(nothing)"
@@ -233,9 +161,9 @@ class Local:
             return
         for kind, value in wanted.items():
             if value is not None:
-                hard = resource.prlimit(pid, kind)[1]
-                bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
                 try:
+                    hard = resource.prlimit(pid, kind)[1]
+                    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
                     resource.prlimit(pid, kind, (bound, bound))
                 except ProcessLookupError:  # it ended already
                     return
@@ -256,6 +184,21 @@ class Local:
         return bytes(kept)
 
 
+async def _exit_of(pid: int) -> None:
+    """Waits until the process has exited; asyncio's own wait also waits for whoever else holds its output open."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, exited = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(fd, exited.set)
+        await exited.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
 async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
     try:
         stream.write(data)
@@ -264,6 +207,52 @@ async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
         await stream.wait_closed()
     except (BrokenPipeError, ConnectionResetError):  # the program did not read it all
         return
+
+
+class _Conversation:
+    """Lines to and from a running program."""
+
+    def __init__(self, process: asyncio.subprocess.Process, mark: str, running: dict[str, int]) -> None:
+        self._process, self._mark, self._running = process, mark, running
+        self._failure: Failure = ""
+
+    async def ask(self, line: bytes, timeout: float) -> Reply:  # noqa: ASYNC109 - a late answer is a value
+        """The next line after this one was sent; its first failure is its last answer."""
+        if len(line) > MOST_INPUT or b"\n" in line:
+            raise SandboxError(f"a line of {len(line)} bytes; send one line of at most {MOST_INPUT}")
+        if not self._failure:
+            answer = await self._answer(line, timeout)
+            if not self._failure:
+                return Reply(answer)
+            await self.close()
+        return Reply(b"", self._failure)
+
+    async def _answer(self, line: bytes, seconds: float) -> bytes:
+        process = self._process
+        assert process.stdin is not None  # noqa: S101 - pipes were asked for
+        assert process.stdout is not None  # noqa: S101
+        try:
+            async with asyncio.timeout(seconds):
+                process.stdin.write(line + b"\n")
+                await process.stdin.drain()
+                answer = await process.stdout.readline()
+        except TimeoutError:
+            self._failure = "time-out"
+        except ValueError:
+            self._failure = "flood"
+        except (BrokenPipeError, ConnectionResetError):
+            self._failure = "ended"
+        else:
+            self._failure = "" if answer.endswith(b"\n") else "ended"
+            return answer.removesuffix(b"\n")
+        return b""
+
+    async def close(self) -> None:
+        """Kills the program and what it started."""
+        self._failure = self._failure or "ended"
+        if self._running.pop(self._mark, None) is not None:
+            kill_tree(self._process.pid, self._mark)
+            await self._process.wait()
 
 
 Sandbox = Local

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The one place that sets agentlab up.   scripts/setup.sh core | dev | service COMMAND PACKAGE
+# The one place that sets agentlab up.   scripts/setup.sh core | dev | service COMMAND PACKAGE | engine
 #   core     what `agentlab discover` needs: no torch, no development tools
 #   dev      core and torch, pytest, ruff, mypy: what `make test` and `make check` need
 #   service  a program that some tests need, from Debian's PACKAGE; fails with one line where it may not be installed
+#   engine   a running Docker engine: uses the one that answers, else installs Debian's and starts it in the background
 # The environment is $VENV (.venv unless told). A second call with nothing changed returns at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -42,16 +43,33 @@ install() { # NAME-OF-STAMP REQUIREMENT
   echo "$want" >"$stamp"
 }
 
+service() { # COMMAND PACKAGE
+  command -v "$1" >/dev/null && return
+  on_debian_as_root || die "$1 is missing; install it (Debian: apt-get install $2)"
+  apt_install "$2" >&2
+}
+
+engine() {
+  docker info >/dev/null 2>&1 && return
+  service dockerd docker.io
+  docker info >/dev/null 2>&1 && return
+  [ "$(id -u)" = 0 ] || die "no Docker engine answers; start one"
+  local log=${TMPDIR:-/tmp}/agentlab-dockerd.log
+  setsid dockerd </dev/null >"$log" 2>&1 &
+  for _ in $(seq 120); do
+    docker info >/dev/null 2>&1 && return
+    sleep 0.5
+  done
+  die "dockerd did not start: $(tail -n 1 "$log")"
+}
+
 case "${1:-}" in
   core) install core . ;;
   dev)
-    install dev '.[train,dev]'
+    install dev '.[train,infer,ray,dev]'
     cp "$VENV/.agentlab-dev" "$VENV/.agentlab-core"
     ;;
-  service)
-    command -v "$2" >/dev/null && exit
-    on_debian_as_root || die "$2 is missing; install it (Debian: apt-get install $3)"
-    apt_install "$3" >&2
-    ;;
-  *) die "say what to set up: core, dev, or service COMMAND PACKAGE" ;;
+  service) service "$2" "$3" ;;
+  engine) engine ;;
+  *) die "say what to set up: core, dev, service COMMAND PACKAGE, or engine" ;;
 esac

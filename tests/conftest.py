@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from agentlab.envs._build import build
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
@@ -41,6 +45,47 @@ def third_party_data() -> Path:
         missing("third-party data (set AGENTLAB_DATA)")
         raise AssertionError
     return found
+
+
+@pytest.fixture(scope="session")
+def engine(need: Need) -> str:
+    """A running Docker engine, started where there is none; its version."""
+    with _one_at_a_time("engine"):
+        done = subprocess.run(
+            [str(CHECKOUT / "scripts" / "setup.sh"), "engine"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            missing(f"a Docker engine ({(done.stderr.strip().splitlines() or ['no message'])[-1]})")
+        need("debootstrap", "debootstrap")
+    return subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def law_image(engine: str) -> str:
+    """The image for programs that are laws, built on the running engine."""
+    return _image("law")
+
+
+@pytest.fixture(scope="session")
+def bwrap(need: Need) -> str:
+    """The path of bubblewrap."""
+    with _one_at_a_time("bwrap"):
+        return need("bwrap", "bubblewrap")
+
+
+def _image(name: str) -> str:
+    with _one_at_a_time(f"image-{name}"):
+        return build(name, lambda line: None).image
+
+
+@contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    """Workers of one test run wait for one another instead of installing or building the same thing twice."""
+    with (Path(tempfile.gettempdir()) / f"agentlab-tests-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "library",
         "models",
         "archive",
+        "program",
+        "tool",
         "toolbox",
         "steps",
         "planted",
@@ -48,6 +50,7 @@ PLUGINS_MAY_IMPORT = {
     "steps",
     "table",
     "run_rows",
+    "program",
 }
 
 HEAVY = {"torch", "ray", "docker", "matplotlib", "langgraph", "mcp", "openai", "scipy", "numpy", "pydantic"}

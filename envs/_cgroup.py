@@ -1,0 +1,86 @@
+"""A control group for one sandbox, where this user may make one: what all its processes together may use."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab.envs import Limits
+
+ROOT = Path("/sys/fs/cgroup")
+PERIOD = 100_000  # microseconds
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """The folders of one group: one in version 2 of the kernel's interface, one a controller in version 1."""
+
+    folders: tuple[Path, ...]
+
+    def around(self, argv: Sequence[str]) -> list[str]:
+        """The command that enters the group and becomes `argv`, so that not even its first fork is outside."""
+        enter = "".join(f"echo $$ > {folder}/cgroup.procs && " for folder in self.folders)
+        return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *argv]
+
+    def memory_kills(self) -> int:
+        """How many processes of the group the kernel has killed for their memory."""
+        for folder in self.folders:
+            for name in ("memory.events", "memory.oom_control"):
+                file = folder / name
+                if file.is_file():
+                    words = dict(line.split()[:2] for line in file.read_text().splitlines() if " " in line)
+                    return int(words.get("oom_kill", "0"))
+        return 0
+
+    def remove(self) -> None:
+        """Removes the group once its last process is gone; waits a second at the most."""
+        for folder in self.folders:
+            for _ in range(200):
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:  # a dying process still counts
+                    time.sleep(0.005)
+                else:
+                    break
+
+
+def make(limits: Limits) -> Cgroup | None:
+    """A new group with these limits; None where there is no interface, or this user may not write to it."""
+    name = f"agentlab/{uuid.uuid4().hex}"
+    try:
+        if (ROOT / "cgroup.controllers").is_file():
+            folder = ROOT / name
+            folder.mkdir(parents=True)
+            for parent in (ROOT, ROOT / "agentlab"):
+                (parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+            _write(folder, {"memory.max": limits.memory_bytes, "memory.swap.max": 0, "pids.max": limits.processes})
+            _write(folder, {"cpu.max": None if limits.cpus is None else f"{int(limits.cpus * PERIOD)} {PERIOD}"})
+            return Cgroup((folder,))
+        folders = tuple(ROOT / controller / name for controller in ("memory", "pids", "cpu"))
+        if not all(f.parents[1].is_dir() for f in folders):
+            return None
+        for folder in folders:
+            folder.mkdir(parents=True)
+        memory, pids, cpu = folders
+        _write(memory, {"memory.limit_in_bytes": limits.memory_bytes})
+        _write(memory, {"memory.memsw.limit_in_bytes": limits.memory_bytes if _has(memory, "memsw") else None})
+        _write(pids, {"pids.max": limits.processes})
+        _write(cpu, {"cpu.cfs_quota_us": None if limits.cpus is None else int(limits.cpus * PERIOD)})
+    except OSError:
+        return None
+    return Cgroup(folders)
+
+
+def _has(folder: Path, part: str) -> bool:
+    return (folder / f"memory.{part}.limit_in_bytes").is_file()
+
+
+def _write(folder: Path, values: dict[str, int | str | None]) -> None:
+    for name, value in values.items():
+        if value is not None:
+            (folder / name).write_text(str(value))
