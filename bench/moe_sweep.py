@@ -49,7 +49,9 @@ async def run(points: list[moe_design.Point], workers: int) -> None:
     for point in points:
         queue.put_nowait(point)
     async with Client(train.server) as client:
-        corpus = str((await call(client, "corpus", {"task": TASK.name}))["folder"])
+        while (text := await call(client, "corpus", {"task": TASK.name}))["state"] != "done":
+            continue  # the call itself waits
+        corpus = str(text["folder"])
 
         async def work() -> None:
             while not queue.empty():

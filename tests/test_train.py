@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -21,9 +20,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs agentlab-discovery[train]")
 
-from agentlab.envs.local import environment  # noqa: E402
+from agentlab.envs.local import environment, start_ticks  # noqa: E402
 from agentlab.tools import train  # noqa: E402
-from mcp import Client, StdioServerParameters  # noqa: E402
+from mcp import Client  # noqa: E402
+from mcp.shared.exceptions import MCPError  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
@@ -33,6 +33,7 @@ sys.path.insert(0, str(IMAGE))
 
 import train_model  # noqa: E402
 import train_plan  # noqa: E402
+from train_calls import ask, elsewhere, refusal, stdio, until, until_step  # noqa: E402
 
 SHAPE = {"d_model": 16, "n_layers": 2, "n_heads": 1, "d_ff": 32, "context": 32}
 TINY = {**SHAPE, "batch_sequences": 4, "lr": 0.01, "report_every": 5}
@@ -402,59 +403,15 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ask("cancel", {"job": job["job"]})
 
 
-def call(tool: str, arguments: dict[str, Any]) -> Any:
-    async def inner() -> Any:
-        async with Client(train.server) as client:
-            return await client.call_tool(tool, arguments)
-
-    return asyncio.run(inner())
-
-
-def ask(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    reply = call(tool, arguments)
-    assert not reply.is_error, reply.content
-    return dict(reply.structured_content)
-
-
-def elsewhere(jobs: Path, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a server in a process of its own, over stdio."""
-    env = {**environment(), train.JOBS: str(jobs)}
-    program = StdioServerParameters(command=sys.executable, args=["-m", "agentlab.tools.train"], env=env)
-
-    async def inner() -> dict[str, Any]:
-        async with Client(program) as client:
-            return dict((await client.call_tool(tool, arguments)).structured_content or {})
-
-    return asyncio.run(inner())
-
-
-def refusal(tool: str, arguments: dict[str, Any]) -> str:
-    reply = call(tool, arguments)
-    assert reply.is_error
-    text = str(reply.content[0].text)
-    assert "\n" not in text
-    return text
-
-
-def until(job: str, *states: str) -> dict[str, Any]:
-    """Polls, as any client would, until the job is in one of the states."""
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        found = ask("status", {"job": job})
-        if found["state"] in states:
-            return found
-        assert found["state"] in ("starting", "running"), found
-        time.sleep(0.05)
-    raise AssertionError(f"{job} never reached {states}")
-
-
 def test_every_tool_declares_what_it_may_do() -> None:
     async def inner() -> Any:
         async with Client(train.server) as client:
             return (await client.list_tools()).tools
 
     tools = {tool.name: tool for tool in asyncio.run(inner())}
-    assert set(tools) == {"estimate", "start", "status", "cancel", "list", "corpus"}
+    assert set(tools) == {
+        "backends", "estimate", "start", "status", "wait", "cancel", "list", "segments", "curve", "corpus",
+    }  # fmt: skip
     for tool in tools.values():
         hints = tool.annotations
         assert None not in (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
@@ -484,10 +441,9 @@ def test_a_job_starts_at_once_is_followed_and_is_not_run_twice(jobs: Path, corpu
 
 
 def test_a_cancelled_job_is_found_by_another_server_and_resumed_to_the_same_digest(jobs: Path, corpus: str) -> None:
-    c = {**TINY, "corpus": corpus, "steps": 500, "segments": 50, "report_every": 5}
+    c = {**TINY, "corpus": corpus, "steps": 200, "segments": 20, "report_every": 5}
     job = ask("start", {"config": c, "name": "long"})["job"]
-    while ask("status", {"job": job})["step"] < 40:
-        time.sleep(0.02)
+    until_step(job, 40)
     assert ask("cancel", {"job": job})["state"] == "cancelled"
     assert elsewhere(jobs, "status", {"job": "long"})["state"] == "cancelled"
     ask("start", {"config": c, "name": "long"})
@@ -517,7 +473,7 @@ def test_a_third_job_waits_its_turn(jobs: Path, corpus: str) -> None:
     for seed in (1, 2):
         ask("start", {"config": {**TINY, "corpus": corpus, "steps": 100_000, "seed": seed}})
     assert "2 jobs run already" in refusal("start", {"config": {**TINY, "corpus": corpus, "steps": 5}})
-    assert len(list(jobs.iterdir())) == 2
+    assert len(list(jobs.glob("*/config.json"))) == 2
 
 
 def test_sealed_budgets_are_refused_but_to_the_holder_of_the_key(
@@ -533,6 +489,71 @@ def test_sealed_budgets_are_refused_but_to_the_holder_of_the_key(
     opened = ask("start", {"config": c, "task": str(tmp_path), "sealed_key": "the key"})
     assert [until(j["job"], "done")["state"] for j in (below, opened)] == ["done", "done"]
     assert jobs.exists()
+
+
+def test_a_server_killed_in_mid_training_leaves_the_job_to_the_next_server(
+    jobs: Path, corpus: str, tmp_path: Path
+) -> None:
+    c = {**TINY, "corpus": corpus, "steps": 240, "segments": 4, "report_every": 5}
+    pid_file = tmp_path / "pid"
+
+    async def start_and_kill() -> str:
+        async with Client(stdio(jobs, pid_file)) as client:
+            job = dict((await client.call_tool("start", {"config": c})).structured_content or {})["job"]
+            step = 0
+            while not step:
+                found = await client.call_tool("wait", {"job": job, "seconds": 0.1})
+                step = dict(found.structured_content or {})["step"]
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+            os.kill(trainer(str(job)), signal.SIGSTOP)  # so that it cannot end before it is found again
+            with pytest.raises(MCPError):
+                await client.call_tool("status", {"job": job})
+            return str(job)
+
+    def trainer(job: str) -> int:
+        return int(json.loads((jobs / job / "process.json").read_text())["pid"])
+
+    job = asyncio.run(start_and_kill())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    pid = trainer(job)
+    found = elsewhere(jobs, "start", {"config": c})  # finds the job, and starts nothing
+    assert (found["job"], found["state"], trainer(job)) == (job, "running", pid)
+    assert 0 < found["step"] < 240
+    os.kill(pid, signal.SIGCONT)
+    done = until(job, "done")
+    log = (jobs / job / "log.jsonl").read_text()
+    assert (log.count('"event": "start"'), log.count('"event": "resume"')) == (1, 0)
+    assert (done["step"], done["steps"], done["valid_loss"] < 4) == (240, 240, True)
+    ends = ask("segments", {"job": job})["segments"]
+    assert [s["step"] for s in ends] == [60, 120, 180, 240]
+    assert ends[-1]["digest"] == done["digest"]
+
+
+def test_a_cancelled_job_leaves_no_process_and_keeps_its_checkpoint(jobs: Path, corpus: str) -> None:
+    job = ask("start", {"config": {**TINY, "corpus": corpus, "steps": 100_000, "segments": 5000}})["job"]
+    until_step(job, 20)
+    pid = json.loads((jobs / job / "process.json").read_text())["pid"]
+    assert start_ticks(pid) is not None
+    assert ask("cancel", {"job": job})["state"] == "cancelled"
+    assert start_ticks(pid) is None
+    assert (jobs / job / "checkpoint.pt").is_file()
+
+
+def test_segments_and_curve_are_those_of_the_log(jobs: Path, corpus: str) -> None:
+    c = {**TINY, "corpus": corpus, "steps": 40, "segments": 4, "valid_every_segment": True}
+    job = ask("start", {"config": c})["job"]
+    done = until(job, "done")
+    found = ask("segments", {"job": job})
+    assert (found["asked"], found["simulated"]) == (4, False)
+    assert [s["step"] for s in found["segments"]] == [10, 20, 30, 40]
+    assert [s["segment"] for s in found["segments"]] == [0, 1, 2, 3]
+    assert found["segments"][-1]["digest"] == done["digest"]
+    assert found["segments"][-1]["valid_loss"] == done["valid_loss"] < found["segments"][0]["valid_loss"]
+    points = ask("curve", {"job": job})["points"]
+    assert [p["step"] for p in points] == list(range(5, 41, 5))
+    assert points[-1]["loss"] == found["segments"][-1]["loss"] < points[0]["loss"]
+    assert [p["step"] for p in ask("curve", {"job": job, "points": 3})["points"]] == [10, 25, 40]
 
 
 def test_the_module_starts_without_torch() -> None:

@@ -1,0 +1,194 @@
+"""Streamable HTTP for a tool server: a bearer token, checked Host and Origin, bounded bodies and sessions."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
+from mcp.server.auth.provider import AccessToken, TokenVerifier
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from agentlab.errors import AgentlabError, BackendError
+
+LOOPBACK = "127.0.0.1"
+TOKEN = "AGENTLAB_TOKEN"  # noqa: S105 -- the name of the variable, not a token
+SHORTEST = 16
+"""Characters a token must have: fewer can be guessed."""
+
+MAX_BODY = 4 << 20
+"""Bytes a request may have; a longer one gets 413."""
+MAX_SESSIONS = 256
+"""Clients of the older protocol at one time, which hold a session each; one more gets 503. Newer ones hold none."""
+MAX_OPEN = 1024
+"""Requests in progress; one more gets 503."""
+GRACE = 3
+"""Seconds that calls in progress get to end after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen, and by which names: port 0 takes a free one; `names` are host or host:port."""
+
+    host: str = LOOPBACK
+    port: int = 0
+    names: tuple[str, ...] = ()
+
+
+class _Bearer(TokenVerifier):
+    """Knows one token; compared in constant time, so that the answer's delay says nothing about it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        if not hmac.compare_digest(token.encode(), self._token):
+            return None
+        return AccessToken(token=token, client_id="holder", scopes=[])
+
+
+def serve_http(server: MCPServer[Any], where: Listening, env: MutableMapping[str, str]) -> None:
+    """Listen, say where in one JSON line on stdout, serve until SIGTERM or SIGINT, which end the process with code 0.
+
+    Raises:
+        BackendError: the address cannot be had.
+        AgentlabError: the token in `env` is too short. It is taken out of `env`, so that no child inherits it.
+    """
+    token = env.pop(TOKEN, None)
+    if token is not None and len(token) < SHORTEST:
+        raise AgentlabError(f"{TOKEN} has {len(token)} characters; give at least {SHORTEST}, or none to have one made")
+    _end_on_signals()
+    with bind(where) as sock, ExitStack() as stack:
+        port = sock.getsockname()[1]
+        file = None
+        if token is None:
+            token = secrets.token_urlsafe(32)
+            file = stack.enter_context(_kept(token, f"{server.name}-{port}", env))
+        if where.host not in (LOOPBACK, "::1", "localhost"):
+            sys.stderr.write(
+                f"warning: {where.host} is reached from other machines, and the token goes over the wire as it is; "
+                "put a proxy with TLS before it\n"
+            )
+        sys.stdout.write(json.dumps({"url": url_of(where, sock), "token_file": str(file) if file else None}) + "\n")
+        sys.stdout.flush()
+        serve_app(http_app(server, where, port, token=token), sock)
+
+
+def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str | None) -> Starlette:
+    """The ASGI application of a server at /mcp; with `token=None`, which no command line gives, open to every process.
+
+    A request without the token gets 401, with a Host that is not ours 421, with an Origin that is not ours 403.
+    """
+    names = _names(where, port)
+    inner: ASGIApp = server.streamable_http_app(
+        max_request_body_size=MAX_BODY,
+        max_sessions=MAX_SESSIONS,
+        transport_security=TransportSecuritySettings(
+            allowed_hosts=names,
+            allowed_origins=[f"{scheme}://{name}" for name in names for scheme in ("http", "https")],
+        ),
+    )
+    middleware = []
+    if token is not None:
+        inner = RequireAuthMiddleware(inner, [])
+        middleware = [
+            Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(_Bearer(token))),
+            Middleware(AuthContextMiddleware),
+        ]
+    return Starlette(routes=[Mount("/", inner)], middleware=middleware, lifespan=lambda _: server.session_manager.run())
+
+
+def bind(where: Listening) -> socket.socket:
+    """A listening socket. Raises BackendError in one line where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    # The protocol is named, for asyncio turns Nagle's algorithm off only where it is: else an answer waits 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((where.host, where.port))
+        sock.listen(MAX_OPEN)
+    except OSError as error:
+        sock.close()
+        raise BackendError(
+            f"cannot listen on {where.host} port {where.port} ({error.strerror}); --http 0 takes a free port"
+        ) from error
+    return sock
+
+
+def url_of(where: Listening, sock: socket.socket) -> str:
+    """Where clients find the server behind a socket."""
+    host = f"[{where.host}]" if ":" in where.host else where.host
+    return f"http://{host}:{sock.getsockname()[1]}/mcp"
+
+
+def serve_app(app: ASGIApp, sock: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; calls in progress get GRACE seconds, then their handlers are cancelled."""
+    _end_on_signals()
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_OPEN,
+        timeout_graceful_shutdown=GRACE,
+        ws="none",
+    )
+    uvicorn.Server(config).run(sockets=[sock])
+
+
+def _names(where: Listening, port: int) -> list[str]:
+    """Values of Host that mean this server; a name given without a port is meant with and without ours."""
+    own = [LOOPBACK, "localhost", "[::1]"]
+    if where.host not in ("0.0.0.0", "::"):  # noqa: S104 -- compared with, not bound to
+        own.append(f"[{where.host}]" if ":" in where.host else where.host)
+    given = [form for name in where.names for form in (name, f"{name}:{port}")]
+    return list(dict.fromkeys([*(f"{name}:{port}" for name in own), *given]))
+
+
+@contextmanager
+def _kept(token: str, name: str, env: Mapping[str, str]) -> Iterator[Path]:
+    """A file with the token that only its owner reads, gone when the block is left."""
+    cache = env.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(cache).expanduser() / "agentlab" / "tokens"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    file = folder / name
+    file.unlink(missing_ok=True)  # of a server on this port that was killed
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+            out.write(token + "\n")
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _end_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the process with code 0, whenever they come.
+
+    uvicorn takes them over while it serves, and raises them again when it has shut down: an orderly end is no failure.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)

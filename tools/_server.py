@@ -1,0 +1,88 @@
+"""How a tool server is made and run: one factory, the four hints, and `serve` over stdio or HTTP.
+
+The sync tools of a server run in worker threads, 40 side by side, and cannot be stopped half-way: what may last is
+`async` and waits, or is a job that outlives its call (agentlab.tools._jobs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from agentlab.tools._http import LOOPBACK, Listening, serve_http
+from mcp.server import MCPServer
+from mcp.server.extension import Extension
+from mcp.types import ToolAnnotations
+
+from agentlab import __version__
+from agentlab.errors import AgentlabError
+
+
+def tool_server(name: str, instructions: str, *, extensions: Sequence[Extension] = ()) -> MCPServer[Any]:
+    """A server that has no tools yet; declare it `server: MCPServer[Any]`, so that its decorators keep their types.
+
+    A refusal (`ToolError`) is told to the caller, who prints it; the server itself logs warnings, to stderr.
+    """
+    return MCPServer(
+        name,
+        instructions=instructions,
+        version=__version__,
+        extensions=list(extensions),
+        log_level="WARNING",
+    )
+
+
+def hints(
+    *, reads: bool = False, destroys: bool = False, repeats: bool = False, outside: bool = False
+) -> ToolAnnotations:
+    """All four hints of a tool, none left to a client's guess.
+
+    Args:
+        reads: it changes nothing; such a tool may always be repeated.
+        destroys: it may take away what was there.
+        repeats: calling it again with the same arguments changes nothing more.
+        outside: it speaks with what lies beyond this machine.
+    """
+    return ToolAnnotations(
+        read_only_hint=reads,
+        destructive_hint=destroys,
+        idempotent_hint=repeats or reads,
+        open_world_hint=outside,
+    )
+
+
+def serve(server: MCPServer[Any], argv: Sequence[str] | None = None) -> None:
+    """Run a tool file: over stdio, or with `--http PORT` over streamable HTTP until SIGTERM or Ctrl-C.
+
+    Over HTTP the first line of stdout is JSON: `url`, and `token_file`, a file only its owner reads (null where
+    $AGENTLAB_TOKEN gave the token). A wrong argument ends the process with code 2 and one line.
+    """
+    parser = argparse.ArgumentParser(description=f"The tool server {server.name!r}; without arguments, over stdio.")
+    parser.add_argument("--http", type=_port, metavar="PORT", help="streamable HTTP on this port; 0 takes a free one")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (%(default)s: this machine only)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that clients call this server by, beside the address itself; may be given again",
+    )
+    given = parser.parse_args(argv)
+    if given.http is None:
+        if given.host != LOOPBACK or given.allow_host:
+            parser.error("--host and --allow-host go with --http PORT")
+        server.run("stdio")
+        return
+    try:
+        serve_http(server, Listening(given.host, given.http, tuple(given.allow_host)), os.environ)
+    except AgentlabError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 65536:
+        raise ValueError(text)
+    return port
