@@ -1,272 +1,103 @@
-"""The tool server `data`: from a table of training runs to efficiency leverage against the dense frontier.
-
-Efficiency leverage EL = C_dense / C at equal validation loss (arXiv 2507.17702): how many times the FLOPs a dense model
-needs for the loss that a mixture of experts reached with C.
-"""
+"""The tool server `data`: describes tables of training runs, and makes new tables of them that laws are fitted to."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from agentlab.tools._describe import Described, described
+from agentlab.tools._leverage import NEEDED, Leverage, leverage_of, read_runs, write_leverage
+from agentlab.tools._refusals import refusals
+from agentlab.tools._sealed import readable
+from agentlab.tools._server import hints, serve, tool_server
+from agentlab.tools._tables import as_cells, cells_of, computed, new_file, rows_kept, write_table
 from mcp.server import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-server = MCPServer(
-    "data",
-    instructions="Turn tables of training runs into the tables that laws are fitted to.",
-    log_level="WARNING",  # a refusal is told to the caller, who prints it
+server: MCPServer[Any] = tool_server(
+    "data", "Look at tables of training runs, and turn them into the tables that laws are fitted to."
 )
 
-Vector = NDArray[np.float64]
-NEEDED = ("name", "budget_flops", "flops", "params_active", "A", "G", "seed", "valid_loss")
-EXPONENTS = np.geomspace(0.02, 1.5, 160)
+File = Annotated[str, Field(description="A CSV file, by its path or its path inside a data folder.")]
+New = Annotated[str, Field(description="The new CSV file to write; one that exists is never written over.")]
 
 
-class TableError(ValueError):
-    """A table that cannot be used: the file, where in it, and what to write instead."""
+class Kept(BaseModel):
+    """The new table, and how many rows it keeps of those there were."""
+
+    out: str
+    rows: int
+    of: int
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training run; flops and budget in FLOPs, loss in nats per byte; dense when A = 1 and G is empty or .5."""
-
-    name: str
-    budget: float
-    flops: float
-    params_active: float
-    A: float
-    G: float
-    seed: int
-    loss: float
-    dense: bool
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """Lowest dense loss by compute, E + B C^-b, fitted to the best dense loss of every budget."""
-
-    E: float
-    B: float
-    b: float
-    budgets: tuple[float, ...]
-    best: tuple[float, ...]  # loss at the best width of each budget
-    misfit: float  # root mean square of ln(fit / best)
-
-    def compute(self, loss: float) -> float:
-        """Dense FLOPs that reach this loss; infinite at or below E."""
-        return ((loss - self.E) / self.B) ** (-1 / self.b) if loss > self.E else math.inf
-
-
-class LeverageRow(BaseModel):
-    """One MoE run: A active share of experts, G granularity, C training FLOPs, loss nats per byte, EL and its error."""
+class NewColumn(BaseModel):
+    """A computed column; `blank` rows have no finite number."""
 
     name: str
-    A: float
-    G: float
-    C: float
-    loss: float
-    EL: float
-    el_se: float
-    C_dense: float
-    extrapolated: int = Field(description="1 where C_dense is outside the dense budgets, else 0")
-    seed: int
+    low: float | None
+    high: float | None
+    blank: int
 
 
-class Leverage(BaseModel):
-    """Leverage of the MoE runs at their best size, and what it was measured against."""
+class Extended(BaseModel):
+    """The new table and its computed columns."""
 
-    rows: list[LeverageRow]
-    offset: float = Field(description="E of the dense frontier E + B C^-b, nats per byte")
-    scale: float = Field(description="B")
-    exponent: float = Field(description="b")
-    misfit: float = Field(description="root mean square of ln(frontier / best dense loss of a budget)")
-    dense_budgets: list[float]
-    dense_best: list[float]
-    noise: float = Field(description="standard deviation of ln(loss) between seeds, pooled")
-    left_out: list[str] = Field(description="MoE runs whose loss no dense compute reaches on this frontier")
+    out: str
+    rows: int
+    columns: list[NewColumn]
 
 
-def read_runs(path: Path) -> list[Run]:
-    """Runs of a CSV with at least the columns `NEEDED`; rows without a loss (diverged) are left out."""
-    if not path.is_file():
-        raise TableError(f"{path}: no such file; give the CSV of the runs")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in NEEDED if c not in (reader.fieldnames or [])]
-        if missing:
-            raise TableError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(NEEDED)}")
-        rows = [(reader.line_num, row) for row in reader]
-    return [_run(path, line, row) for line, row in rows if row["valid_loss"]]
+@server.tool(annotations=hints(reads=True))
+def describe(
+    data: File,
+    target: Annotated[str | None, Field(description="The column to be explained.")] = None,
+    features: Annotated[list[str] | None, Field(max_length=32, description="The columns that explain it.")] = None,
+) -> Described:
+    """Columns, types, ranges, gaps and groups of a table, features that move together, and what could be the scale."""
+    with refusals():
+        return described(readable(data), target, features or [])
 
 
-def _run(path: Path, line: int, row: dict[str, str]) -> Run:
-    values = {}
-    for column in NEEDED[1:]:
-        try:
-            values[column] = float(row[column])
-        except (TypeError, ValueError):
-            raise TableError(f"{path}, line {line}, {column}: {row[column]!r} is no number; write one") from None
-    dense = row["experts"] in ("0", "") if "experts" in row else values["A"] >= 1
-    return Run(
-        row["name"], values["budget_flops"], values["flops"], values["params_active"], values["A"], values["G"],
-        int(values["seed"]), values["valid_loss"], dense,
-    )  # fmt: skip
+@server.tool(name="filter", annotations=hints())
+def filter_rows(
+    data: File,
+    where: Annotated[str, Field(description="Such as n_params >= 1e8 and family in ('a', 'b').")],
+    out: New,
+) -> Kept:
+    """The rows of a table that meet a condition, cell for cell, as a new CSV file."""
+    with refusals():
+        path, new = readable(data), new_file(out)
+        keep = np.flatnonzero(rows_kept(path, where))
+        read = cells_of(path)
+        write_table(new, {name: read.values[name][keep] for name in read.header})
+    return Kept(out=str(new), rows=len(keep), of=len(read.lines))
 
 
-def noise_of(runs: Iterable[Run]) -> float:
-    """Pooled standard deviation of ln(loss) between seeds of the same point; 0 when nothing was repeated."""
-    groups: dict[tuple[float, float, float, float, bool], list[float]] = defaultdict(list)
-    for r in runs:
-        groups[r.budget, r.params_active, r.A, r.G, r.dense].append(math.log(r.loss))
-    repeated = [g for g in groups.values() if len(g) > 1]
-    squares = sum(float(np.var(g)) * len(g) for g in repeated)
-    freedom = sum(len(g) - 1 for g in repeated)
-    return math.sqrt(squares / freedom) if freedom else 0.0
+@server.tool(annotations=hints())
+def derive(
+    data: File,
+    columns: Annotated[
+        dict[str, str],
+        Field(min_length=1, max_length=32, description='Such as {"C": "6*n*d"}; a later one may use an earlier one.'),
+    ],
+    out: New,
+) -> Extended:
+    """A table with columns computed from its others, as a new CSV file."""
+    with refusals():
+        path, new = readable(data), new_file(out)
+        made = computed(path, columns)
+        read = cells_of(path)
+        write_table(new, {**{n: read.values[n] for n in read.header}, **{m.name: as_cells(m.values) for m in made}})
+    shown = []
+    for m in made:
+        known = m.values[~np.isnan(m.values)]
+        low, high = (float(known.min()), float(known.max())) if len(known) else (None, None)
+        shown.append(NewColumn(name=m.name, low=low, high=high, blank=m.blank))
+    return Extended(out=str(new), rows=len(read.lines), columns=shown)
 
 
-def best_loss(params: Vector, losses: Vector) -> float:
-    """Lowest loss over widths: vertex of the parabola in ln(params) through the best width and its two neighbours."""
-    widths = np.unique(params)
-    means = np.array([np.log(losses[params == w]).mean() for w in widths])
-    i = int(means.argmin())
-    if not 0 < i < len(widths) - 1:
-        return float(np.exp(means[i]))
-    x, y = np.log(widths[i - 1 : i + 2]), means[i - 1 : i + 2]
-    a, b, c = np.polyfit(x - x[1], y, 2)
-    return float(np.exp(c - b * b / (4 * a)))
-
-
-def best_by_budget(dense: Sequence[Run], losses: Vector) -> tuple[Vector, Vector]:
-    """Budgets of the dense runs, and the best loss at each."""
-    budget, params = np.array([r.budget for r in dense]), np.array([r.params_active for r in dense])
-    budgets = np.unique(budget)
-    return budgets, np.array([best_loss(params[budget == c], losses[budget == c]) for c in budgets])
-
-
-def fit_frontier(dense: Sequence[Run]) -> Frontier:
-    """Frontier of the dense runs. Raises TableError below 3 budgets, and where loss does not fall with compute."""
-    budgets, best = best_by_budget(dense, np.array([r.loss for r in dense]))
-    if len(budgets) < 3:
-        raise TableError(f"dense runs at {len(budgets)} budgets; the frontier needs at least 3")
-    law = _power_law(budgets, best)
-    if law is None:
-        raise TableError("dense loss does not fall with compute; give runs of other budgets")
-    return law
-
-
-def _power_law(budgets: Vector, best: Vector) -> Frontier | None:
-    """E + B C^-b with E >= 0 by least squares on relative error: linear in (E, B) for every b of a grid.
-
-    None where loss does not fall with compute.
-    """
-    chosen: tuple[float, float, float, float] | None = None
-    for b in EXPONENTS:
-        power = (budgets / budgets[0]) ** -b / best
-        ones = 1 / best
-        E, B = np.linalg.lstsq(np.stack([ones, power], 1), np.ones_like(best), rcond=None)[0]
-        if E < 0:
-            E, B = 0.0, float(power.sum() / (power @ power))
-        error = float(((E * ones + B * power - 1) ** 2).mean())
-        if B > 0 and (chosen is None or error < chosen[0]):
-            chosen = (error, float(E), float(B) * budgets[0] ** b, float(b))
-    if chosen is None:
-        return None
-    error, E, B, b = chosen
-    return Frontier(E, B, b, tuple(budgets.tolist()), tuple(best.tolist()), math.sqrt(error))
-
-
-def at_best_size(moe: Sequence[Run]) -> list[Run]:
-    """The runs of the size that is best on average, for every budget, A and G: best MoE is compared with best dense."""
-    groups: dict[tuple[float, float, float], dict[float, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for r in moe:
-        groups[r.budget, r.A, r.G][r.params_active].append(r)
-    kept = [min(sizes.values(), key=lambda runs: np.mean([r.loss for r in runs])) for sizes in groups.values()]
-    names = {r.name for runs in kept for r in runs}
-    return [r for r in moe if r.name in names]
-
-
-def leverage_of(moe: Sequence[Run], dense: Sequence[Run], resamples: int = 400, seed: int = 0) -> Leverage:
-    """EL of the MoE runs of the best size for their budget, A and G, with its standard error.
-
-    The error comes from redrawing all losses with the noise between seeds, and the best dense losses with the misfit of
-    the frontier, refitting each time.
-    """
-    noise, frontier = noise_of([*moe, *dense]), fit_frontier(dense)
-    best = at_best_size(moe)
-    drawn = _resampled(best, dense, noise, frontier, resamples, np.random.default_rng(seed))
-    rows, left_out = [], []
-    for r, draws in zip(best, drawn, strict=True):
-        C_dense = frontier.compute(r.loss)
-        usable = draws[np.isfinite(draws)]
-        if not math.isfinite(C_dense) or len(usable) < resamples / 2:
-            left_out.append(r.name)
-            continue
-        EL = C_dense / r.flops
-        outside = not frontier.budgets[0] <= C_dense <= frontier.budgets[-1]
-        rows.append(
-            LeverageRow(
-                name=r.name,
-                A=r.A,
-                G=r.G,
-                C=r.flops,
-                loss=r.loss,
-                EL=EL,
-                el_se=EL * float(np.log(usable).std()),
-                C_dense=C_dense,
-                extrapolated=int(outside),
-                seed=r.seed,
-            )
-        )
-    return Leverage(
-        rows=rows, offset=frontier.E, scale=frontier.B, exponent=frontier.b, misfit=frontier.misfit,
-        dense_budgets=list(frontier.budgets), dense_best=list(frontier.best), noise=noise, left_out=left_out,
-    )  # fmt: skip
-
-
-def _resampled(
-    moe: Sequence[Run],
-    dense: Sequence[Run],
-    noise: float,
-    frontier: Frontier,
-    resamples: int,
-    chance: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Dense compute for every MoE run [runs, resamples], by resampled losses."""
-    losses = np.array([r.loss for r in dense])
-    drawn = np.full((len(moe), resamples), math.inf)
-    for j in range(resamples):
-        budgets, best = best_by_budget(dense, losses * np.exp(noise * chance.standard_normal(len(dense))))
-        law = _power_law(budgets, best * np.exp(frontier.misfit * chance.standard_normal(len(best))))
-        moved = [r.loss * math.exp(noise * chance.standard_normal()) for r in moe]
-        if law is not None:
-            drawn[:, j] = [law.compute(loss) for loss in moved]
-    return drawn
-
-
-def write_leverage(path: Path, table: Leverage) -> None:
-    """The rows as CSV, rounded to 6 significant digits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(LeverageRow.model_fields)
-        for row in table.rows:
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.model_dump().values()])
-
-
-@server.tool(
-    annotations=ToolAnnotations(
-        read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-    )
-)
+@server.tool(annotations=hints())
 def leverage(
     runs: Annotated[str, Field(description="CSV of runs with the columns " + ", ".join(NEEDED) + ".")],
     out: Annotated[str | None, Field(description="Also write the rows to this new CSV.")] = None,
@@ -275,21 +106,16 @@ def leverage(
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Leverage:
     """Efficiency leverage of the MoE runs of a table against its dense frontier, each at its best size, with errors."""
-    path = Path(runs)
-    if path.name.startswith("holdout"):
-        raise ToolError(f"{path.name} is a sealed hold-out: give the training runs")
-    if out is not None and Path(out).exists():
-        raise ToolError(f"{out} exists: give the name of a new file")
-    try:
+    with refusals():
+        path = readable(runs)
+        new = None if out is None else new_file(out)
         found = read_runs(path)
         dense = [r for r in found if r.dense and r.budget <= max_dense_flops]
         table = leverage_of([r for r in found if not r.dense], dense, resamples, seed)
-    except TableError as error:
-        raise ToolError(str(error)) from error
-    if out is not None:
-        write_leverage(Path(out), table)
+        if new is not None:
+            write_leverage(new, table)
     return table
 
 
 if __name__ == "__main__":
-    server.run("stdio")
+    serve(server)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+import anyio.to_thread
+from agentlab.tools._compare import Compared, Judge, Scores, compared
+from agentlab.tools._refusals import refusals
+from agentlab.tools._run_folder import Effort, Folder, problem_of, rounded_outcome, short
+from agentlab.tools._server import hints, serve, tool_server
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from agentlab import selection
@@ -23,23 +27,14 @@ from agentlab.selection_consensus import nearest_to_consensus
 from agentlab.selection_rivals import beaten_by, rivals
 from agentlab.selection_rivals import luck as measure_luck
 from agentlab.trace import dump, outcome_record, read_outcome
-from agentlab.types import AgentlabError, Outcome, Score
+from agentlab.types import AgentlabError, Outcome
 
-server = MCPServer(
-    "fit",
-    instructions="Fit scaling laws to a run's rows; all judgement is by rows beyond the fit.",
-    log_level="WARNING",  # a refusal is told to the caller, who prints it
+server: MCPServer[Any] = tool_server(
+    "fit", "Fit scaling laws to a run's rows; all judgement is by rows beyond the fit."
 )
-
-_READ = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 STARTS = {"search": 10, "final": 48}
 """Starting points a fit: few while searching, many for the finalists."""
-
-Folder = Annotated[
-    str, Field(description="A run folder: holds task.json and rows.npz, as `agentlab discover` writes them.")
-]
-Effort = Annotated[Literal["search", "final"], Field(description="search: quick; final: many starts, more cuts.")]
 
 
 class Fitted(BaseModel):
@@ -94,10 +89,10 @@ class Refitted(BaseModel):
     intervals: dict[str, dict[str, dict[str, tuple[float, float]]]]
 
 
-@server.tool(annotations=_READ)
+@server.tool(annotations=hints(reads=True))
 def law(data: Folder, formula: str, seed: int = 0) -> Fitted:
     """Fit one formula to all rows of a run folder; parameters are the names that are not columns."""
-    judge = _problem(data)
+    judge = problem_of(data)
     one = _parse(formula, data)
     fit = fit_rows(one, judge.rows, _options(judge, "final", seed))
     nested: dict[str, dict[str, dict[str, float]]] = {"scale": {}, "converged": {}, "condition": {}}
@@ -118,8 +113,8 @@ def law(data: Folder, formula: str, seed: int = 0) -> Fitted:
     )
 
 
-@server.tool(annotations=_READ)
-def laws(
+@server.tool(annotations=hints(reads=True))
+async def laws(
     data: Folder,
     formulas: Annotated[list[str], Field(max_length=512)],
     effort: Effort = "search",
@@ -127,25 +122,62 @@ def laws(
         float | None, Field(description="Description length (nats) above which refits are skipped.")
     ] = None,
     seed: int = 0,
+    *,
+    ctx: Context[Any],
 ) -> Judged:
-    """Fit and judge many formulas in one call: description length, nested hold-outs with refit, constraints."""
-    judge = _problem(data)
+    """Fit and judge many formulas in one call: description length, nested hold-outs with refit, constraints.
+
+    Progress is told after each formula; a cancelled call ends with the formula that is being fitted.
+    """
+    judge = await anyio.to_thread.run_sync(problem_of, data)
     # Only the law that is believed is fitted thoroughly (refit): that costs as much as all else a finalist needs.
     options = replace(_options(judge, effort, seed), thorough=False)
     limit = math.inf if gate is None else gate
-    # JSON has no word for infinities: they travel as the trace writes them.
-    return Judged(
-        outcomes=[json.loads(dump(outcome_record(_judge(f, judge, options, limit, effort)))) for f in formulas]
-    )
+    outcomes = []
+    for done, formula in enumerate(formulas, start=1):
+        outcome = await anyio.to_thread.run_sync(_judge, formula, judge, options, limit, effort)
+        # JSON has no word for infinities: they travel as the trace writes them.
+        outcomes.append(json.loads(dump(outcome_record(outcome))))
+        await ctx.report_progress(done, len(formulas), f"{outcome.status} {formula[:80]}")
+    return Judged(outcomes=outcomes)
 
 
-@server.tool(annotations=_READ)
+@server.tool(annotations=hints(reads=True))
+def scores(data: Folder, formula: str, seed: int = 0) -> Scores:
+    """How one law extrapolates inside the rows: refitted below cuts along scale and features, errors beyond each."""
+    judge = problem_of(data)
+    return Judge(judge, _finalist(judge, seed), seed).scores(_parse(formula, data))
+
+
+@server.tool(annotations=hints(reads=True))
+async def compare(
+    data: Folder,
+    formulas: Annotated[list[str], Field(min_length=2, max_length=8)],
+    seed: int = 0,
+    *,
+    ctx: Context[Any],
+) -> Compared:
+    """Formulas side by side on the same hidden rows: errors by cut, differences with standard errors, a verdict."""
+    problem = await anyio.to_thread.run_sync(problem_of, data)
+    candidates = [_parse(text, data) for text in dict.fromkeys(formulas)]
+    judge = Judge(problem, _finalist(problem, seed), seed)
+    scored = []
+    for done, one in enumerate(candidates, start=1):
+        scored.append(await anyio.to_thread.run_sync(judge.scores, one))
+        if scored[-1].ok:
+            await anyio.to_thread.run_sync(judge.left_out, one)
+        await ctx.report_progress(done, len(candidates), one.text[:80])
+    with refusals():
+        return await anyio.to_thread.run_sync(compared, candidates, scored, judge)
+
+
+@server.tool(annotations=hints(reads=True))
 def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000)] = 200, seed: int = 0) -> Refitted:
     """A law's last fit, to every row, with intervals by bootstrap over training runs (not over rows of one run).
 
     Where the search saw a sample of a large table, the intervals are the sample's: wider than the table's own.
     """
-    judge = _problem(data)
+    judge = problem_of(data)
     one = _parse(formula, data)
     options = _options(judge, "final", seed)
     fit = fit_rows(one, judge.rows, options)
@@ -161,26 +193,26 @@ def refit(data: Folder, formula: str, draws: Annotated[int, Field(ge=20, le=5000
     return Refitted(params=selection.rounded(whole), intervals=short)
 
 
-@server.tool(annotations=_READ)
+@server.tool(annotations=hints(reads=True))
 def choose(data: Folder, formulas: list[str], outcomes: list[dict[str, Any]]) -> Chosen:
     """Which finalist to believe: of those the rows cannot tell apart, the one nearest to what all of them predict."""
     laws = [_parse(text, data) for text in formulas]
-    return Chosen(position=nearest_to_consensus(laws, [read_outcome(o) for o in outcomes], _problem(data)))
+    return Chosen(position=nearest_to_consensus(laws, [read_outcome(o) for o in outcomes], problem_of(data)))
 
 
-@server.tool(annotations=_READ)
+@server.tool(annotations=hints(reads=True))
 def baselines(data: Folder, formula: str, seed: int = 0) -> Beside:
     """A law beside predictions without a fit (nearest neighbour, group mean, last rung), on rows hidden from both."""
-    judge = _problem(data)
+    judge = problem_of(data)
     found = rivals(_parse(formula, data), judge, _options(judge, "final", seed))
-    rows = [{"name": r.name, "beyond": digits(r.beyond), "dev": asdict(_short(r.dev))} for r in found]
+    rows = [{"name": r.name, "beyond": digits(r.beyond), "dev": asdict(short(r.dev))} for r in found]
     return Beside(beaten_by=beaten_by(found), rows=json.loads(dump(rows)))
 
 
-@server.tool(annotations=_READ)
+@server.tool(annotations=hints(reads=True))
 def luck(data: Folder, formula: str, formulas: Annotated[list[str], Field(max_length=512)], seed: int = 0) -> Lucky:
     """What the best of the formulas gains on shuffled targets, where there is nothing to find, beside a law's gain."""
-    judge = _problem(data)
+    judge = problem_of(data)
     candidates = [_parse(text, data) for text in formulas]
     found = measure_luck(_parse(formula, data), candidates, judge, _options(judge, "search", seed), seed)
     figures = {"gain": digits(found.gain), "law_gain": digits(found.law_gain), "r2": digits(found.r2)}
@@ -192,30 +224,12 @@ def _judge(formula: str, judge: selection.Problem, options: FitOptions, gate: fl
         one = parse(formula, judge.task.names)
     except AgentlabError as error:
         return Outcome("rejected", f"not a formula: {error}")
-    return _round(selection.evaluate(one, judge, options, gate=gate, final=effort == "final"))
-
-
-def _round(outcome: Outcome) -> Outcome:
-    """Figures at ten significant digits, so that the trace reads back bit for bit and stays short."""
-    return replace(
-        outcome,
-        objective=digits(outcome.objective),
-        mdl=digits(outcome.mdl),
-        cuts=tuple(digits(c) for c in outcome.cuts),
-        dev=None if outcome.dev is None else _short(outcome.dev),
-    )
-
-
-def _short(score: Score) -> Score:
-    s = score
-    return Score(digits(s.r2), digits(s.nmse), digits(s.nmae), digits(s.mae), digits(s.are), s.n)
+    return rounded_outcome(selection.evaluate(one, judge, options, gate=gate, final=effort == "final"))
 
 
 def _parse(formula: str, data: str) -> Law:
-    try:
-        return parse(formula, _problem(data).task.names)
-    except AgentlabError as error:
-        raise ToolError(str(error)) from error
+    with refusals():
+        return parse(formula, problem_of(data).task.names)
 
 
 def _options(judge: selection.Problem, effort: str, seed: int) -> FitOptions:
@@ -223,21 +237,10 @@ def _options(judge: selection.Problem, effort: str, seed: int) -> FitOptions:
     return make(judge.task, STARTS[effort], seed)
 
 
-def _problem(data: str) -> selection.Problem:
-    folder = Path(data)
-    try:
-        stamp = (folder / "rows.npz").stat().st_mtime_ns
-        return _prepared(folder, stamp)
-    except (OSError, AgentlabError) as error:
-        raise ToolError(f"{data}: {error}; give a run folder with task.json and rows.npz") from error
-
-
-@functools.lru_cache(maxsize=4)
-def _prepared(folder: Path, _stamp: int) -> selection.Problem:
-    """A run folder's problem, prepared once a version of its rows."""
-    task, rows = read_rows(folder)
-    return selection.problem(task, rows)
+def _finalist(judge: selection.Problem, seed: int) -> FitOptions:
+    """How `laws` fits a finalist, so that the same law has the same objective here and there."""
+    return replace(_options(judge, "final", seed), thorough=False)
 
 
 if __name__ == "__main__":
-    server.run("stdio")
+    serve(server)
