@@ -374,6 +374,21 @@ def tools_list(as_json: Json = False) -> None:
     print("\nnext: agentlab tools call fit.law data=RUN_FOLDER 'formula=E + A/N**a'")
 
 
+@tools_app.command("find")
+def tools_find(query: str, k: Annotated[int, typer.Option(help="How many.")] = 5, as_json: Json = False) -> None:
+    """Find tools by what they do: agentlab tools find "how well does a law extrapolate"."""
+    from agentlab.toolbox import find_tools
+
+    found = find_tools(query, k)
+    if as_json:
+        _print_json(found)
+        return
+    width = max(len(tool["name"]) for tool in found)
+    for tool in found:
+        print(f"{tool['name']:{width}s}  {tool['brief']}")
+    print(f"\nnext: agentlab tools call {found[0]['name']} key=value ...")
+
+
 @tools_app.command("call")
 def tools_call(
     tool: Annotated[str, typer.Argument(metavar="SERVER.TOOL")], words: Words = None, _json: Json = True

@@ -3,8 +3,10 @@
 X is [n, d], the task's features in their order; y is [n]; params is [k], k at most the task's cap, fitted for every
 group and target. The program sees inner splits only. Two rules make cheating pointless:
 
-- `law` runs in a sandbox that never saw a target: all that passes from the fit is k numbers;
-- a fit never happens in a sandbox that was sent the target of a row which that fit is to be judged on.
+- `law` runs in a sandbox that never saw a target, without the text of `fit` and the comments, which are not counted:
+  all that passes from the fit is k numbers;
+- neither happens in a sandbox that was sent the target of a row which the fit is to be judged on, or numbers that a
+  fit made of it.
 
 What comes back is bytes of float64: no object of the program's ever exists in this process.
 """
@@ -34,8 +36,13 @@ from agentlab.types import AgentlabError, BoolArray, FloatArray, Outcome, Rows, 
 
 MOST_TEXT = 64 << 10
 """Bytes of a program."""
+MOST_ANSWER = 1 << 20
+"""Bytes of an answer, beside what its rows need: parsed JSON takes twenty times the room."""
+CHARACTERS = 8
+"""Of a program for each node that its length is counted by, at the least."""
 SECONDS = 30.0
 """What one request to a program may take."""
+NO_FIT = "def fit(X, y):\n    raise NotImplementedError"
 HELLO = json.dumps({"id": 0, "do": "ready"}).encode()
 
 Params = dict[tuple[str, str], FloatArray]
@@ -78,18 +85,33 @@ async def programs(
 def complexity(text: str) -> int:
     """Nodes of the program that can carry meaning, outside of `fit` and the imports: what its length is counted by.
 
-    Raises ProgramError where the text is no program, or too long.
+    A long constant or name counts by its characters, for it can hold a table. Raises ProgramError where the text is no
+    program, or too long.
     """
-    if len(text.encode()) > MOST_TEXT:
-        raise ProgramError(f"the program has {len(text.encode())} bytes; write at most {MOST_TEXT}")
+    tree = _without_fit(text)
+    kept = [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom)]
+    silent = (ast.expr_context, ast.arguments, ast.arg, ast.Load, ast.Store)
+    nodes = sum(not isinstance(node, silent) for one in kept for node in ast.walk(one))
+    return max(nodes, len(_written(tree)) // CHARACTERS)
+
+
+def _without_fit(text: str) -> ast.Module:
     try:
+        size = len(text.encode())
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ProgramError(f"the program is no Python: {' '.join(str(error).split())[:200]}") from error
-    skipped = (ast.Import, ast.ImportFrom)
-    kept = [n for n in tree.body if not isinstance(n, skipped) and getattr(n, "name", "") != "fit"]
-    silent = (ast.expr_context, ast.arguments, ast.arg, ast.Load, ast.Store)
-    return sum(not isinstance(node, silent) for one in kept for node in ast.walk(one))
+    if size > MOST_TEXT:
+        raise ProgramError(f"the program has {size} bytes; write at most {MOST_TEXT}")
+    tree.body = [n for n in tree.body if getattr(n, "name", "") != "fit"]
+    return tree
+
+
+def _written(tree: ast.Module) -> str:
+    try:
+        return ast.unparse(tree)
+    except RecursionError as error:
+        raise ProgramError("the program is nested too deeply; write it in smaller steps") from error
 
 
 async def judge_program(
@@ -135,17 +157,17 @@ async def predict_splits(
 
     Raises ProgramError with the program's fault, SandboxError where no sandbox can be had.
     """
-    fits: dict[int, Params] = {}
+    counted = f"{_written(_without_fit(text))}\n\n\n{NO_FIT}"
+    found: dict[int, Predicted] = {}
     for session in sessions(splits):
         async with _loaded(text, judge.task, pool, seconds) as program:
-            for index in session:
-                fits[index] = await program.fit(judge.rows.take(splits[index].train))
-    async with _loaded(text, judge.task, pool, seconds) as program:
-        found = []
-        for index, split in enumerate(splits):
-            at = judge.rows.take(split.train if split.test is None else split.test)
-            found.append(Predicted(fits[index], await program.predict(at, fits[index])))
-    return found
+            fits = {i: await program.fit(judge.rows.take(splits[i].train)) for i in session}
+        async with _loaded(counted, judge.task, pool, seconds) as program:
+            for i in session:
+                train, test = splits[i].train, splits[i].test
+                at = judge.rows.take(train if test is None else test)
+                found[i] = Predicted(fits[i], await program.predict(at, fits[i]))
+    return [found[i] for i in range(len(splits))]
 
 
 def sessions(splits: Sequence[Split]) -> list[list[int]]:
@@ -216,15 +238,16 @@ class _Program:
             for target, values in found.items():
                 if (group, target) not in params:
                     raise ProgramError(f"group {group!r} has no rows below the cut to fit on")
-                answer = await self.ask({"do": "law", "X": inputs, "params": _sent(params[group, target])})
+                asked = {"do": "law", "X": inputs, "params": _sent(params[group, target])}
+                answer = await self.ask(asked, int(here.sum()))
                 y = _array(answer.get("y"), "y")
                 if y.shape != (int(here.sum()),):
                     raise ProgramError(f"law returned shape {y.shape} for {int(here.sum())} rows; return shape (n,)")
                 values[here] = y
         return found
 
-    async def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """The checked answer to one request."""
+    async def ask(self, request: Mapping[str, object], rows: int = 0) -> dict[str, Any]:
+        """The checked answer to one request, of at most so many rows."""
         number = next(self.numbers)
         reply = await self.talk.ask(json.dumps({"id": number, **request}).encode(), self.seconds)
         if reply.failure:
@@ -233,6 +256,8 @@ class _Program:
                 "flood": "too much output", "memory": "out of memory",
             }  # fmt: skip
             raise ProgramError(f"{request['do']}: {told[reply.failure]}")
+        if len(reply.line) > MOST_ANSWER + 12 * rows:
+            raise ProgramError(f"{request['do']}: an answer of {len(reply.line)} bytes; return an array of its shape")
         answer = _read(reply.line)
         if answer.get("id") != number:
             raise ProgramError(

@@ -119,7 +119,8 @@ async def _leaves_no_orphans(box: Sandbox) -> None:
 async def _running(box: Sandbox, mark: str) -> str:
     """How many processes seen in the sandbox carry the mark on their command line."""
     code = COUNT.replace("FIRST", mark[:9]).replace("REST", mark[9:])  # so that the counter does not count itself
-    return (await box.exec([box.python, "-c", code])).stdout.strip()
+    done = await box.exec([box.python, "-c", code])
+    return str(done.stdout).strip()
 
 
 async def _passes_no_secrets(box: Sandbox) -> None:

@@ -1,66 +1,82 @@
-"""The MCP client: starts tool servers, calls their tools, replaces a server that died, times out and cancels."""
+"""The MCP client: tool servers side by side, their tools called by name or found by what they do."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from mcp import Client, StdioServerParameters
-from mcp.shared.exceptions import MCPError
+from mcp import Client
+from mcp.shared.dispatcher import ProgressFnT
 
 from agentlab.catalog import find_server, server_names
+from agentlab.tool_connection import Connection
+from agentlab.tool_index import ToolIndex
+from agentlab.tool_records import Changes, Found, Tool, listed_tool
+from agentlab.tool_spec import ServerSpec
 from agentlab.types import BackendError, EvaluationError
 
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""One thread a server: as many servers as cores compute side by side, and sums do not depend on the machine."""
+__all__ = ["FIND_TOOLS", "ServerSpec", "Toolbox", "call_once", "find_tools", "list_tools", "server_spec"]
 
-_KEEP = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
-    *("CUDA_VISIBLE_DEVICES", "AGENTLAB_DATA", "AGENTLAB_JOBS", "AGENTLAB_MAX_JOBS"),
-)
-"""What of our environment a tool server gets: no keys, no tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSpec:
-    """How to start a tool server: a module with an object `server`, run as `python -m module` over stdio."""
-
-    name: str
-    module: str
-    copies: int = 1
+FIND_TOOLS: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "find_tools",
+        "description": "Find tools by what they do. Ask again in other words, or for more, where none of them fits.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "query": {"type": "string", "description": "What the tool should do, in a few words."},
+                "k": {"type": "integer", "description": "How many tools at most.", "minimum": 1, "maximum": 50},
+            },
+            "required": ["query"],
+        },
+    },
+}
+"""The one tool that an agent is given at first, as chat models take it; `Toolbox.call` answers it like any other."""
 
 
 class Toolbox:
-    """Running tool servers; an async context manager. `call("fit.laws", {...})` goes to a free copy of server `fit`."""
+    """Running tool servers; an async context manager. `call("fit.laws", {...})` goes to a free copy of server `fit`.
 
-    def __init__(self, servers: Sequence[ServerSpec], timeout: float = 600.0) -> None:
+    Args:
+        servers: where the servers are.
+        timeout: seconds a call may take.
+        index: where tools are looked up; one in memory unless given. It comes to hold the tools of these servers alone.
+    """
+
+    def __init__(self, servers: Sequence[ServerSpec], timeout: float = 600.0, index: ToolIndex | None = None) -> None:
         self._specs = {s.name: s for s in servers}
         self._timeout = timeout
-        self._free: dict[str, asyncio.Queue[_Copy]] = {}
-        self._copies: list[_Copy] = []
+        self._copies: dict[str, list[Connection]] = {}
+        self._free: dict[str, asyncio.Queue[Connection]] = {}
+        self._index = index
+        self._one = asyncio.Lock()
+        self.absent: dict[str, str] = {}
+        """Servers that did not answer the last search for tools, and what was wrong."""
 
     async def __aenter__(self) -> Self:
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         for spec in self._specs.values():
-            queue: asyncio.Queue[_Copy] = asyncio.Queue()
-            for _ in range(spec.copies):
-                copy = _Copy(spec, self._timeout)
-                self._copies.append(copy)
-                queue.put_nowait(copy)
-            self._free[spec.name] = queue
-        started = await asyncio.gather(*(c.start() for c in self._copies), return_exceptions=True)
-        for failure in started:
-            if failure is not None:
-                await self._stop()
-                raise failure
+            copies = [Connection(spec, self._timeout, listens=number == 0) for number in range(spec.copies)]
+            self._copies[spec.name] = copies
+            self._free[spec.name] = asyncio.Queue()
+            for copy in copies:
+                self._free[spec.name].put_nowait(copy)
+        started = asyncio.gather(*(c.start() for c in self._all()), return_exceptions=True)
+        try:
+            failures = [f for f in await started if f is not None]
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        if failures:
+            await self._stop()
+            raise failures[0]
         return self
 
     async def __aexit__(
@@ -69,95 +85,102 @@ class Toolbox:
         await self._stop()
 
     async def _stop(self) -> None:
-        await asyncio.gather(*(c.stop() for c in self._copies))
+        await asyncio.gather(*(c.stop() for c in self._all()))
 
-    async def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The structured result of one tool call.
+    def _all(self) -> list[Connection]:
+        return [copy for copies in self._copies.values() for copy in copies]
 
-        Waits for a free copy of the server. A server that died is started again and asked once more. Raises
-        EvaluationError with the tool's own line when the tool refuses, BackendError when no server answers.
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], progress: ProgressFnT | None = None
+    ) -> dict[str, Any]:
+        """The structured result of one tool call, {"text": ...} where the tool gives text alone.
+
+        Waits for a free copy of the server. A server that died is started again, and asked once more where its tool
+        may be repeated. Leaving the scope of the call (a time-out, a cancelled task) cancels it on the server.
+        `progress` is awaited with (progress, total, message) as the tool reports.
+
+        Raises:
+            EvaluationError: the tool refuses, in its own line, or there is no such tool.
+            BackendError: no server answers, or none of that name runs.
         """
-        name, _, method = tool.partition(".")
-        if name not in self._free:
-            raise BackendError(f"no tool server {name!r} is running; running are {', '.join(self._free) or 'none'}")
+        if tool == "find_tools":
+            query, k = _asked(arguments)
+            return {"tools": [found.told() for found in await self.find_tools(query, k)]}
+        name = max((n for n in self._free if tool.startswith(f"{n}.")), key=len, default=None)
+        if name is None:
+            raise self._no_server(tool.partition(".")[0])
         queue = self._free[name]
         copy = await queue.get()
         try:
-            return await copy.call(method, arguments)
+            return await copy.call(tool.removeprefix(f"{name}."), arguments, progress)
         finally:
             queue.put_nowait(copy)
 
+    async def tools(self, server: str, *, refresh: bool = False) -> tuple[Tool, ...]:
+        """What a server lists: asked again where it may have changed, or with `refresh`.
 
-class _Copy:
-    """One process of a tool server.
+        Raises:
+            BackendError: it does not answer, or none of that name runs.
+        """
+        if server not in self._copies:
+            raise self._no_server(server)
+        return await self._copies[server][0].tools(refresh=refresh)
 
-    The client's context must be entered and left in one task, so a task of its own holds it open.
-    """
+    async def find_tools(self, query: str, k: int = 10, *, refresh: bool = False) -> list[Found]:
+        """The tools that fit what a query asks, the best first; it may be asked again and again.
 
-    def __init__(self, spec: ServerSpec, timeout: float) -> None:
-        self._spec = spec
-        self._timeout = timeout
-        self._client: Client | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._end = asyncio.Event()
+        The index follows the servers: those that said that their tools changed, or that cannot say so, are asked for
+        their tools first; with `refresh` all are. A server that does not answer has no tools and is told in `absent`.
 
-    async def start(self) -> None:
-        ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._end = asyncio.Event()
-        self._task = asyncio.create_task(self._hold(ready, self._end))
-        self._client = await ready
+        Raises:
+            AgentlabError: the query is empty or `k` is not positive.
+        """
+        async with self._one:
+            if self._index is None:
+                self._index = ToolIndex()
+            await self._sync(self._index, refresh=refresh)
+            # A served embedder waits for its service; the other calls in progress need not.
+            return await asyncio.to_thread(self._index.find, query, k)
 
-    async def _hold(self, ready: asyncio.Future[Client], end: asyncio.Event) -> None:
-        env = {k: os.environ[k] for k in _KEEP if k in os.environ} | THREADS
-        parameters = StdioServerParameters(command=sys.executable, args=["-m", self._spec.module], env=env)
-        try:
-            async with AsyncExitStack() as stack:
-                client = await stack.enter_async_context(Client(parameters))
-                ready.set_result(client)
-                await end.wait()
-        except (OSError, MCPError, RuntimeError, ExceptionGroup):
-            # What a dying server leaves behind; whoever called it is told by the call itself.
-            pass
-        finally:
-            if not ready.done():
-                ready.set_exception(
-                    BackendError(f"tool server {self._spec.name!r} did not start; try: python -m {self._spec.module}")
-                )
+    async def sync_tools(self) -> Changes:
+        """Ask every server for its tools and make the index follow; what changed."""
+        async with self._one:
+            if self._index is None:
+                self._index = ToolIndex()
+            return await self._sync(self._index, refresh=True)
 
-    async def stop(self) -> None:
-        self._end.set()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+    def _no_server(self, name: str) -> BackendError:
+        running = ", ".join(self._free) or "none"
+        return BackendError(f"no tool server {name!r} is running; running are {running}")
 
-    async def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            return await self._call(method, arguments)
-        except (MCPError, OSError):
-            await self.stop()
-            await self.start()
-        try:
-            return await self._call(method, arguments)
-        except (MCPError, OSError) as error:
-            raise BackendError(f"tool {self._spec.name}.{method} got no answer twice: {error}") from error
+    async def _sync(self, index: ToolIndex, *, refresh: bool) -> Changes:
+        names = list(self._copies)
+        answers = await asyncio.gather(*(self.tools(name, refresh=refresh) for name in names), return_exceptions=True)
+        listed: dict[str, Sequence[Tool]] = dict.fromkeys(index.servers, ())
+        self.absent = {}
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, BackendError):
+                self.absent[name] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                listed[name] = answer
+        return await asyncio.to_thread(index.sync, listed)
 
-    async def _call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if self._client is None:
-            raise OSError(f"{self._spec.name} is not running")
-        result = await self._client.call_tool(method, dict(arguments), read_timeout_seconds=self._timeout)
-        if result.is_error:
-            text = " ".join(getattr(c, "text", "") for c in result.content).strip()
-            raise EvaluationError(
-                f"{self._spec.name}.{method}: {text.removeprefix(f'Error executing tool {method}: ')}"
-            )
-        return dict(result.structured_content or {})
+
+def _asked(arguments: Mapping[str, Any]) -> tuple[str, int]:
+    """The arguments of find_tools, which a model wrote. Raises EvaluationError where they are of another kind."""
+    query, k = arguments.get("query"), arguments.get("k", 10)
+    if not isinstance(query, str) or type(k) is not int or arguments.keys() - {"query", "k"}:
+        raise EvaluationError('find_tools: write {"query": TEXT} or {"query": TEXT, "k": NUMBER}')
+    return query, k
 
 
 def call_once(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Start the server that a tool belongs to, call the tool, stop the server."""
 
     async def once() -> dict[str, Any]:
-        async with Toolbox([server_spec(tool.partition(".")[0])]) as toolbox:
+        async with Toolbox([server_spec(tool.rpartition(".")[0] or tool)]) as toolbox:
             return await toolbox.call(tool, arguments)
 
     return asyncio.run(once())
@@ -165,12 +188,38 @@ def call_once(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def list_tools() -> list[dict[str, str]]:
     """Name ("fit.laws") and description of every tool of every server that the catalog finds."""
+    return [{"name": tool.full_name, "description": tool.description} for tool in known_tools()]
 
-    async def ask(name: str) -> list[dict[str, str]]:
-        module = importlib.import_module(server_spec(name).module)
+
+def find_tools(query: str, k: int = 5) -> list[dict[str, Any]]:
+    """The best `k` of the same tools for what a query asks: name, brief and the schema of the arguments.
+
+    Raises:
+        AgentlabError: the query is empty or `k` is not positive.
+    """
+    index = ToolIndex()
+    tools = known_tools()
+    index.sync({server: [t for t in tools if t.server == server] for server in {t.server for t in tools}})
+    return [found.told() for found in index.find(query, k)]
+
+
+def known_tools() -> list[Tool]:
+    """Every tool of every server that the catalog finds, asked in memory.
+
+    Raises:
+        BackendError: a server cannot be imported for want of another package.
+    """
+
+    async def ask(name: str) -> list[Tool]:
+        module_name = server_spec(name).module
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise BackendError(f"tool server {name}: {module_name} needs the package {error.name!r}") from error
         async with Client(module.server) as client:
             found = await client.list_tools()
-        return [{"name": f"{name}.{t.name}", "description": t.description or ""} for t in found.tools]
+        tools = [listed_tool(name, tool) for tool in found.tools]
+        return [replace(tool, description=inspect.cleandoc(tool.description)) for tool in tools]
 
     return [tool for name in server_names() for tool in asyncio.run(ask(name))]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mcp.server import MCPServer
+from mcp.types import ToolAnnotations
 from pydantic import BaseModel
 
 from agentlab.law import parse
 
 server = MCPServer("fit")
+
+READ = ToolAnnotations(read_only_hint=True)
 
 
 class Judged(BaseModel):
@@ -18,7 +21,7 @@ class Judged(BaseModel):
     outcomes: list[dict[str, Any]]
 
 
-@server.tool()
+@server.tool(annotations=READ)
 def laws(formulas: list[str]) -> Judged:
     """Outcomes that depend on the formula's text alone; nothing is fitted; other arguments are ignored."""
     return Judged(outcomes=[_outcome(f) for f in formulas])
@@ -33,25 +36,25 @@ def _outcome(formula: str) -> dict[str, Any]:
     return {"status": "ok", "objective": score, "mdl": score, "dev": dev, "cuts": [0.1, 0.2], "params": params} | shape
 
 
-@server.tool()
+@server.tool(annotations=READ)
 def refit() -> dict[str, Any]:
     """The parameters of the last fit, made up."""
     return {"params": {}, "intervals": {}}
 
 
-@server.tool()
+@server.tool(annotations=READ)
 def choose() -> dict[str, Any]:
     """The first finalist."""
     return {"position": 0}
 
 
-@server.tool()
+@server.tool(annotations=READ)
 def baselines() -> dict[str, Any]:
     """No baselines."""
     return {"beaten_by": "", "rows": []}
 
 
-@server.tool()
+@server.tool(annotations=READ)
 def luck() -> dict[str, Any]:
     """No luck."""
     return {"candidates": 0, "gain": 0.0, "law_gain": 0.0, "r2": 0.0}

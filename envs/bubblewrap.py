@@ -10,6 +10,7 @@ import asyncio
 import functools
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -135,8 +136,8 @@ def _system() -> tuple[str, ...]:
         seen += ["--ro-bind", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     if Path("/etc/alternatives").is_dir():  # Debian's numerical libraries are links through it
         seen += ["--ro-bind", "/etc/alternatives", "/etc/alternatives"]
-    for path in _python_folders():
-        seen += ["--ro-bind", path, path]
+    for folder in _python_folders():
+        seen += ["--ro-bind", folder, folder]
     return tuple(seen)
 
 
@@ -153,7 +154,7 @@ def _python_folders() -> Iterable[str]:
 
 
 def _hidden() -> list[str]:
-    """What lies below the folders that are seen and must not be: our own package (its tasks hold hold-outs), and data."""
+    """What lies below the folders that are seen and must not be: our package, whose tasks hold hold-outs, and data."""
     seen = [Path("/usr"), *map(Path, _python_folders())]
     ours = [Path(str(files(name))) for name in ("agentlab", "agentlab.tasks")]
     data = [Path(p) for p in os.environ.get("AGENTLAB_DATA", "").split(os.pathsep) if p]
@@ -165,10 +166,12 @@ def _hidden() -> list[str]:
     return [word for path in found for word in ("--tmpfs", str(path), "--remount-ro", str(path))]
 
 
-def _unseen() -> list[str]:
+@functools.cache
+def _unseen() -> tuple[str, ...]:
     """Files of the kernel that the host's root may read, which a sandbox that root started would be taken for."""
-    names = [f"/proc/{n}" for n in ("kcore", "keys", "slabinfo", "timer_list", "vmallocinfo", "pagetypeinfo")]
-    return [word for name in names if Path(name).exists() for word in ("--ro-bind", "/dev/null", name)]
+    named = sorted(p for p in Path("/proc").iterdir() if not p.name.isdigit() and p.is_file())
+    secret = [str(p) for p in named if p.name == "keys" or not p.stat().st_mode & stat.S_IROTH]
+    return tuple(word for path in secret for word in ("--ro-bind", "/dev/null", path))
 
 
 def _arguments(image: str, limits: Limits) -> list[str]:

@@ -56,6 +56,7 @@ def engine(timeout: int = TIMEOUT) -> Engine:
     except ImportError as error:
         raise SandboxError("the package docker is missing; pip install docker") from error
     try:
+        _knock()
         client = docker.from_env(timeout=timeout)
         info = client.info()
     except (docker.errors.DockerException, OSError) as error:
@@ -64,6 +65,14 @@ def engine(timeout: int = TIMEOUT) -> Engine:
         ) from error
     arch = str(info.get("Architecture", ""))
     return Engine(client, MACHINES.get(arch, arch), tuple(info.get("Runtimes") or ()))
+
+
+def _knock() -> None:
+    """Raises OSError where nobody listens at the engine's socket: the SDK leaves its own open when that is so."""
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.connect(host.removeprefix("unix://"))
 
 
 def tag(image: str) -> str:

@@ -77,7 +77,7 @@ def bwrap(need: Need) -> str:
 
 def _image(name: str) -> str:
     with _one_at_a_time(f"image-{name}"):
-        return build(name, lambda line: None).image
+        return str(build(name, lambda line: None).image)
 
 
 @contextmanager

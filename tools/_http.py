@@ -40,7 +40,7 @@ MAX_BODY = 4 << 20
 MAX_SESSIONS = 256
 """Clients of the older protocol at one time, which hold a session each; one more gets 503. Newer ones hold none."""
 MAX_OPEN = 1024
-"""Requests in progress; one more gets 503."""
+"""Connections at one time; one more gets 503."""
 GRACE = 3
 """Seconds that calls in progress get to end after SIGTERM."""
 

@@ -7,6 +7,7 @@ The sync tools of a server run in worker threads, 40 side by side, and cannot be
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -70,6 +71,7 @@ def serve(server: MCPServer[Any], argv: Sequence[str] | None = None) -> None:
         help="a name that clients call this server by, beside the address itself; may be given again",
     )
     given = parser.parse_args(argv)
+    plain_log()
     if given.http is None:
         if given.host != LOOPBACK or given.allow_host:
             parser.error("--host and --allow-host go with --http PORT")
@@ -79,6 +81,11 @@ def serve(server: MCPServer[Any], argv: Sequence[str] | None = None) -> None:
         serve_http(server, Listening(given.host, given.http, tuple(given.allow_host)), os.environ)
     except AgentlabError as error:
         parser.exit(2, f"{error}\n")
+
+
+def plain_log() -> None:
+    """Log to stderr in plain lines. The SDK draws tracebacks with rich: a second each, in which no call is served."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
 
 
 def _port(text: str) -> int:

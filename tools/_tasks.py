@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from agentlab.tools._job_files import read_object
@@ -36,7 +37,11 @@ VERSIONS = frozenset({"2026-07-28"})
 POLL_MS = 500
 """How often a client is asked to look; a look costs a few small file reads."""
 
+CHANGING = ("process.json", "log.jsonl", "asks.json", "answers", "cancelled", "result.json")
+"""What in a job's folder changes when the job gets on."""
+
 Request = ServerRequestContext[Any, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,43 +110,56 @@ class Tasks(Extension):
         result = await call_next(ctx)
         if not _declared(ctx) or not isinstance(result, CallToolResult) or result.is_error:
             return result
-        job = await self._find(str((result.structured_content or {}).get(tool.id_field)))
-        return {"resultType": "task", **_envelope(job)}
+        task_id = str((result.structured_content or {}).get(tool.id_field))
+        return {"resultType": "task", **await _off_the_loop(lambda: _envelope(self._find(task_id)))}
 
     async def _get(self, ctx: Request, params: TaskId) -> HandlerResult:
         _check(ctx, params)
-        job = await self._find(params.task_id)
-        return {"resultType": "complete", **_envelope(job), **_outcome(job, self._kinds[job.kind])}
+
+        def state() -> dict[str, Any]:
+            job = self._find(params.task_id)
+            return {"resultType": "complete", **_envelope(job), **_outcome(job, self._kinds[job.kind])}
+
+        return await _off_the_loop(state)
 
     async def _cancel(self, ctx: Request, params: TaskId) -> HandlerResult:
         _check(ctx, params)
-        job = await self._find(params.task_id)
-        await anyio.to_thread.run_sync(self._store().cancel, job.id)
+        await _off_the_loop(lambda: self._store().cancel(self._find(params.task_id).id))
         return {"resultType": "complete"}
 
     async def _update(self, ctx: Request, params: Answers) -> HandlerResult:
         _check(ctx, params)
-        job = await self._find(params.task_id)
-        waiting = pending(job)
-        for key, answer in params.input_responses.items():
-            if key in waiting:  # other keys are answered already, or were never asked
-                (job.folder / "answers").mkdir(exist_ok=True)
-                write_json(job.folder / "answers" / f"{key}.json", answer)
+        await _off_the_loop(lambda: _answer(self._find(params.task_id), params.input_responses))
         return {"resultType": "complete"}
 
-    async def _find(self, job_id: str) -> Job:
+    def _find(self, task_id: str) -> Job:
         """The job behind a task id. Raises MCPError -32602 where there is none of this server's kinds."""
         try:
-            job = await anyio.to_thread.run_sync(self._store().find, job_id)
+            job = self._store().find(task_id)
         except ToolError as error:
-            raise MCPError(code=INVALID_PARAMS, message=str(error), data={"taskId": job_id}) from error
+            raise MCPError(code=INVALID_PARAMS, message=str(error), data={"taskId": task_id}) from error
         if job.kind not in self._kinds:
             raise MCPError(
                 code=INVALID_PARAMS,
-                message=f"no task {job_id} here: it is a job of kind {job.kind}, ask the server that started it",
-                data={"taskId": job_id},
+                message=f"no task {task_id} here: it is a job of kind {job.kind}, ask the server that started it",
+                data={"taskId": task_id},
             )
         return job
+
+
+async def _off_the_loop(work: Callable[[], T]) -> T:
+    """Do what reads files or waits for processes in a thread; a refusal becomes an error of the protocol."""
+    try:
+        return await anyio.to_thread.run_sync(work)
+    except ToolError as error:
+        raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
+
+
+def _answer(job: Job, answers: Mapping[str, Any]) -> None:
+    """Put answers where the job looks; what is answered already, or was never asked, is passed over."""
+    for key in answers.keys() & pending(job).keys():
+        (job.folder / "answers").mkdir(exist_ok=True)
+        write_json(job.folder / "answers" / f"{key}.json", answers[key])
 
 
 def pending(job: Job) -> dict[str, Any]:
@@ -155,7 +173,9 @@ def pending(job: Job) -> dict[str, Any]:
 
 
 def _declared(ctx: Request) -> bool:
-    """Whether the client of this request declared the extension."""
+    """Whether the client of this request declared the extension, in a version of the protocol that has it."""
+    if ctx.protocol_version not in VERSIONS:
+        return False
     try:
         require_client_extension(ctx, TASKS)
     except MCPError:
@@ -179,7 +199,7 @@ def _envelope(job: Job) -> dict[str, Any]:
         "taskId": job.id,
         "status": _status(job),
         "createdAt": _time(job.created),
-        "lastUpdatedAt": _time(max([job.created, *(path.stat().st_mtime for path in job.folder.glob("*.json*"))])),
+        "lastUpdatedAt": _time(max(job.created, *(_changed(job.folder / name) for name in CHANGING))),
         "ttlMs": None,
         "pollIntervalMs": POLL_MS,
     }
@@ -210,6 +230,14 @@ def _outcome(job: Job, tool: LongTool) -> dict[str, Any]:
         is_error=job.state == "failed",
     )
     return {"result": {"resultType": "complete", **result.model_dump(mode="json", by_alias=True, exclude_none=True)}}
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written, 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _time(seconds: float) -> str:

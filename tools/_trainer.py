@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from agentlab.envs import Limits
+from agentlab.envs._contained import contained
 from agentlab.envs.local import Local
 from agentlab.tools._job_files import Fields, error_text, objects
+from agentlab.tools._jobs import CANCEL
+from agentlab.tools._refusals import refusals
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import JsonValue
 
 from agentlab.files import write_json
+
+SandboxName = Literal["local", "docker"]
+"""Where our trainer runs."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,24 @@ async def plan(config: Mapping[str, JsonValue]) -> Fields:
     return {k: v for k, v in lines[-1].items() if k != "event"}
 
 
-async def order(config: Fields) -> Order:
-    """A run of our trainer. Raises ToolError for a config that it refuses."""
+async def order(config: Fields, sandbox: SandboxName = "local") -> Order:
+    """A run of our trainer, as a process of this machine or in a container. Raises ToolError for a bad config."""
     planned = await plan(config)
+    threads = int(number(config.get("threads"))) or 1
 
-    def argv_of(folder: Path) -> list[str]:
-        write_json(folder / "run.json", {**config, "out": str(folder)})
-        return [sys.executable, program("main.py"), str(folder / "run.json")]
+    def argv_of(folder: Path) -> Sequence[str]:
+        corpus = Path(str(config["corpus"])).resolve()
+        write_json(folder / "run.json", {**config, "corpus": str(corpus), "out": str(folder)})
+        if sandbox == "local":
+            (folder / CANCEL).unlink(missing_ok=True)
+            return [sys.executable, program("main.py"), str(folder / "run.json")]
+        name = f"agentlab-job-{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        with refusals():
+            job = contained(
+                "train", [str(folder / "run.json")], name=name, writes=folder, reads=[corpus], threads=threads
+            )
+        write_json(folder / CANCEL, {"argv": list(job.end), "variables": ["DOCKER_HOST"]})
+        return tuple(job.argv)
 
     flops = max(number(planned["flops"]), number(config.get("flops")))
-    return Order(config, argv_of, flops, planned, threads=int(number(config.get("threads"))) or 1)
+    return Order(config, argv_of, flops, planned, threads=threads)

@@ -224,7 +224,8 @@ def _judge(formula: str, judge: selection.Problem, options: FitOptions, gate: fl
         one = parse(formula, judge.task.names)
     except AgentlabError as error:
         return Outcome("rejected", f"not a formula: {error}")
-    return rounded_outcome(selection.evaluate(one, judge, options, gate=gate, final=effort == "final"))
+    outcome: Outcome = rounded_outcome(selection.evaluate(one, judge, options, gate=gate, final=effort == "final"))
+    return outcome
 
 
 def _parse(formula: str, data: str) -> Law:

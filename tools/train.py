@@ -103,9 +103,12 @@ async def start(
     nice: Annotated[int, Field(ge=0, le=19, description="How far to give way to other programs.")] = 0,
     backend: Backend = "torch",
     truth: Annotated[Truth | None, Field(description="For the simulator only.")] = None,
+    sandbox: Annotated[
+        _trainer.SandboxName, Field(description="docker: our trainer in a container without a network.")
+    ] = "local",
 ) -> Run:
     """Starts training and returns at once; the same config again resumes an unfinished job or shows a finished one."""
-    order = await _order(backend, config, truth)
+    order = await _order(backend, config, truth, sandbox)
     refuse_sealed(task, config.get("corpus"), order.flops, sealed_key)
     job = await asyncio.to_thread(
         store().start, KIND, order.asked, order.argv_of, name=name, threads=order.threads, nice=nice, env=order.env
@@ -198,11 +201,15 @@ async def corpus(
     return Corpus(folder=str(text.out), state="done", train_bytes=train_bytes, valid_bytes=valid_bytes)
 
 
-async def _order(backend: str, config: Fields, truth: Truth | None) -> _trainer.Order:
+async def _order(
+    backend: str, config: Fields, truth: Truth | None, sandbox: _trainer.SandboxName = "local"
+) -> _trainer.Order:
+    if sandbox != "local" and backend != "torch":
+        raise ToolError(f"sandbox={sandbox}: only our trainer runs there; leave it away, or write backend=torch")
     if truth is not None and backend != "simulator":
         raise ToolError("truth: only the simulator has a planted law; leave it away, or write backend=simulator")
     if backend == "torch":
-        return await _trainer.order(config)
+        return await _trainer.order(config, sandbox)
     for key in ("backend", "truth", "template"):
         if key in config:
             raise ToolError(f"{key}: is no key of a config; give it as an argument of its own")

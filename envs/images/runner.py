@@ -152,7 +152,8 @@ class Runner:
         self.say(b"H")
         while True:
             for key, _ in self.watch.select():
-                key.data(key.fd)
+                if key.fd in self.watch.get_map():  # an earlier one of these may have closed it
+                    key.data(key.fd)
 
     def say(self, kind: bytes, payload: bytes = b"") -> None:
         """One frame out."""
@@ -284,8 +285,13 @@ class Runner:
         if not self.pid or self.code is None:
             return
         self.kill()
-        if self.outputs:
-            return  # their ends come now that all that held them is dead
+        for fd, kind in self.outputs.items():  # their ends need not come: dead sockets may hold them in flight
+            self.watch.unregister(fd)
+            with suppress(BlockingIOError):
+                while block := os.read(fd, BLOCK):
+                    self.say(kind, block)
+            os.close(fd)
+        self.outputs = {}
         if self.input >= 0:
             if self.input in self.watch.get_map():
                 self.watch.unregister(self.input)
