@@ -15,14 +15,16 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THR
 
 _KEEP = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
-    *("CUDA_VISIBLE_DEVICES", "AGENTLAB_DATA", "AGENTLAB_JOBS", "AGENTLAB_MAX_JOBS"),
+    *("CUDA_VISIBLE_DEVICES", "AGENTLAB_DATA", "AGENTLAB_JOBS", "AGENTLAB_MAX_JOBS", "AGENTLAB_BACKENDS"),
+    *("AGENTLAB_BASE_URLS", "DOCKER_HOST", "RAY_ADDRESS"),
 )
 """What of our environment a tool server gets: no keys, no tokens."""
 
 
-def environment() -> dict[str, str]:
-    """The environment of a tool server that we start."""
-    return {k: os.environ[k] for k in _KEEP if k in os.environ} | THREADS
+def environment(*, keys: bool = False) -> dict[str, str]:
+    """The environment of a tool server that we start; with `keys` also the variables that end in API_KEY."""
+    named = [k for k in os.environ if k in _KEEP or (keys and k.endswith("API_KEY"))]
+    return {k: os.environ[k] for k in named} | THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class ServerSpec:
 
     `token_env` names the environment variable that holds the bearer token of a server at a URL. Calls to one copy wait
     for one another; give more `copies` for calls side by side. With `tasks` a tool that starts a job answers when the
-    job has ended, where the server has the tasks extension; without, it answers at once and its job is polled.
+    job has ended, where the server has the tasks extension; without, it answers at once and its job is polled. With
+    `keys` a server that we start gets our API keys: one that speaks with other people's services needs them.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ServerSpec:
     url: str = ""
     token_env: str = ""
     tasks: bool = False
+    keys: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.module) == bool(self.url):

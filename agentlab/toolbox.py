@@ -23,6 +23,9 @@ from agentlab.types import BackendError, EvaluationError
 
 __all__ = ["FIND_TOOLS", "ServerSpec", "Toolbox", "call_once", "find_tools", "list_tools", "server_spec"]
 
+SPEAKS = "agentlab.tools.infer"
+"""The one server of ours that speaks with model services, and so needs their keys."""
+
 FIND_TOOLS: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -226,4 +229,5 @@ def known_tools() -> list[Tool]:
 
 def server_spec(name: str, copies: int = 1) -> ServerSpec:
     """How to start the tool server of that name; an unknown name gets the nearest."""
-    return ServerSpec(name, find_server(name), copies)
+    module = find_server(name)
+    return ServerSpec(name, module, copies, keys=module == SPEAKS)

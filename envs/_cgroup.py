@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +39,10 @@ class Cgroup:
         return 0
 
     def remove(self) -> None:
-        """Removes the group once its last process is gone; waits a second at the most."""
+        """Kills what is left in the group and removes it; waits a second at the most.
+
+        A bubblewrap that is killed while it starts leaves a child behind that is not yet bound to die with it.
+        """
         for folder in self.folders:
             for _ in range(200):
                 try:
@@ -44,6 +50,7 @@ class Cgroup:
                 except FileNotFoundError:
                     break
                 except OSError:  # a dying process still counts
+                    _kill(folder)
                     time.sleep(0.005)
                 else:
                     break
@@ -74,6 +81,12 @@ def make(limits: Limits) -> Cgroup | None:
     except OSError:
         return None
     return Cgroup(folders)
+
+
+def _kill(folder: Path) -> None:
+    with suppress(OSError):
+        for pid in (folder / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def _has(folder: Path, part: str) -> bool:

@@ -6,13 +6,14 @@ What is inside never touches a file, a socket or an object of this process: byte
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import platform
 import shlex
 import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -111,7 +112,21 @@ class Confined(ABC):
         """The limits that each command gets from the runner, by the runner's names."""
 
     async def __aenter__(self) -> Self:
-        """Starts the sandbox."""
+        """Starts the sandbox.
+
+        A start is never broken off half-way, or nobody would end what it started: who is cancelled waits for it.
+        """
+        starting = asyncio.ensure_future(self._start_up())
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(SandboxError):
+                await starting
+                await self._destroy()
+            raise
+        return self
+
+    async def _start_up(self) -> None:
         self._broken, self._memory_kills, self._answers = "", 0, asyncio.Queue()
         self._wire = wire = await self._launch()
         self._pump = asyncio.create_task(self._read(wire))
@@ -126,7 +141,6 @@ class Confined(ABC):
             said = await wire.said()
             await self._destroy()
             raise SandboxError(f"the sandbox did not start ({said or 'no message'}); see `agentlab doctor`")
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -162,8 +176,7 @@ class Confined(ABC):
         if kind in b"OR" and command is not None:
             command.keep(kind, payload)
         elif kind == b"X" and command is not None:
-            ended = json.loads(payload)
-            command.code, command.memory_kills = int(ended["code"]), int(ended["memory_kills"])
+            command.code, command.memory_kills = map(int, payload.split())
         elif kind == b"F" and command is not None and command.code is None:
             command.failed = payload.decode(errors="replace")
         else:
@@ -181,12 +194,14 @@ class Confined(ABC):
     def _start(self, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None) -> _Command:
         if not argv:
             raise SandboxError("(nothing): cannot be started; give the path of a program")
-        asked = {
-            "argv": list(argv), "cwd": self._inside(cwd), "env": {**BARE, **self._environment(), **(env or {})},
-            "limits": {"core": 0, **self._rlimits()},
-        }  # fmt: skip
+        limits = {"core": 0, **self._rlimits()}
+        variables = {**BARE, **self._environment(), **(env or {})}
+        named = [[f"{name}={value}" for name, value in one.items()] for one in (limits, variables)]
+        words = [self._inside(cwd), *(w for part in (argv, *named) for w in (str(len(part)), *part))]
+        if any("\0" in word for word in words):
+            raise SandboxError(f"{shlex.join(argv)[:200]!r}: a zero byte ends a word; write the command without")
         self._command = _Command(self.limits.output_bytes)
-        self._send(b"S", json.dumps(asked).encode())
+        self._send(b"S", os.fsencode("\0".join(words) + "\0"))
         return self._command
 
     def _environment(self) -> dict[str, str]:

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
 from agentlab.envs import STRICT, Limits, SandboxError, _cgroup
-from agentlab.envs._confined import PROGRAMS, RUNNER, WORK, Confined, Wire, runner_argv
+from agentlab.envs._confined import GRACE, PROGRAMS, RUNNER, WORK, Confined, Wire, runner_argv
 
 SHM, SHARED = "/dev/shm", 16 << 20  # noqa: S108 - in the sandbox
 """Where shared memory is, and its bytes."""
@@ -71,9 +72,12 @@ class Sandbox(Confined):
         async def destroy() -> None:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
             if group is not None:
                 await asyncio.to_thread(group.remove)
+            with suppress(TimeoutError):  # asyncio waits for the end of its output too, which nobody may be reading
+                await asyncio.wait_for(process.wait(), GRACE)
+            if process.returncode is None:
+                raise SandboxError(f"bubblewrap: process {process.pid} does not die; end it by hand")
 
         def memory_kills() -> int:
             return 0 if group is None else group.memory_kills()

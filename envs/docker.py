@@ -12,7 +12,6 @@ import os
 import socket
 import struct
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -120,15 +119,7 @@ class Sandbox(Confined):
         return ""
 
     async def _launch(self) -> Wire:
-        beginning = asyncio.ensure_future(asyncio.to_thread(self._begin))
-        try:
-            container, attached = await asyncio.shield(beginning)
-        except asyncio.CancelledError:  # the thread goes on and makes a container that nobody else would end
-            with suppress(SandboxError):
-                container, attached = await beginning
-                attached.close()
-                await asyncio.to_thread(container.end)
-            raise
+        container, attached = await asyncio.to_thread(self._begin)
         reader, writer = await asyncio.open_connection(sock=attached)
 
         async def destroy() -> None:

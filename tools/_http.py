@@ -22,11 +22,8 @@ from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.transport_security import TransportSecuritySettings
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.routing import Mount
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, BackendError
 
@@ -93,7 +90,7 @@ def serve_http(server: MCPServer[Any], where: Listening, env: MutableMapping[str
         serve_app(http_app(server, where, port, token=token), sock)
 
 
-def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str | None) -> Starlette:
+def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str | None) -> ASGIApp:
     """The ASGI application of a server at /mcp; with `token=None`, which no command line gives, open to every process.
 
     A request without the token gets 401, with a Host that is not ours 421, with an Origin that is not ours 403.
@@ -107,14 +104,16 @@ def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str 
             allowed_origins=[f"{scheme}://{name}" for name in names for scheme in ("http", "https")],
         ),
     )
-    middleware = []
-    if token is not None:
-        inner = RequireAuthMiddleware(inner, [])
-        middleware = [
-            Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(_Bearer(token))),
-            Middleware(AuthContextMiddleware),
-        ]
-    return Starlette(routes=[Mount("/", inner)], middleware=middleware, lifespan=lambda _: server.session_manager.run())
+    if token is None:
+        return inner
+    asked = AuthContextMiddleware(RequireAuthMiddleware(inner, []))
+    guarded = AuthenticationMiddleware(asked, backend=BearerAuthBackend(_Bearer(token)))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # Start and stop are no requests, and have no token.
+        await (inner if scope["type"] == "lifespan" else guarded)(scope, receive, send)
+
+    return app
 
 
 def bind(where: Listening) -> socket.socket:
