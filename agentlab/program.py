@@ -13,10 +13,7 @@ What comes back is bytes of float64: no object of the program's ever exists in t
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import base64
-import binascii
 import itertools
 import json
 import math
@@ -31,15 +28,13 @@ from agentlab.envs import STRICT, Limits, Talk
 from agentlab.envs._choose import Choice, choose
 from agentlab.envs._pool import Pool
 from agentlab.metrics import digits
+from agentlab.program_answers import array_of, printable, read_answer, sent
+from agentlab.program_text import ProgramError, complexity, without_fit, written
 from agentlab.selection import VOCABULARY, Problem, hidden_errors, objective_of, shown_cuts, supported
-from agentlab.types import AgentlabError, BoolArray, FloatArray, Outcome, Rows, Task
+from agentlab.types import BoolArray, FloatArray, Outcome, Rows, Task
 
-MOST_TEXT = 64 << 10
-"""Bytes of a program."""
 MOST_ANSWER = 1 << 20
 """Bytes of an answer, beside what its rows need: parsed JSON takes twenty times the room."""
-CHARACTERS = 8
-"""Of a program for each node that its length is counted by, at the least."""
 SECONDS = 30.0
 """What one request to a program may take."""
 NO_FIT = "def fit(X, y):\n    raise NotImplementedError"
@@ -47,10 +42,6 @@ HELLO = json.dumps({"id": 0, "do": "ready"}).encode()
 
 Params = dict[tuple[str, str], FloatArray]
 """Fitted parameters [k] by group and target."""
-
-
-class ProgramError(AgentlabError):
-    """What a program did wrong, in one line: the candidate is rejected for it, the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -80,38 +71,6 @@ async def programs(
         starting=starting,
     ) as pool:  # fmt: skip
         yield pool, chosen
-
-
-def complexity(text: str) -> int:
-    """Nodes of the program that can carry meaning, outside of `fit` and the imports: what its length is counted by.
-
-    A long constant or name counts by its characters, for it can hold a table. Raises ProgramError where the text is no
-    program, or too long.
-    """
-    tree = _without_fit(text)
-    kept = [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom)]
-    silent = (ast.expr_context, ast.arguments, ast.arg, ast.Load, ast.Store)
-    nodes = sum(not isinstance(node, silent) for one in kept for node in ast.walk(one))
-    return max(nodes, len(_written(tree)) // CHARACTERS)
-
-
-def _without_fit(text: str) -> ast.Module:
-    try:
-        size = len(text.encode())
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ProgramError(f"the program is no Python: {' '.join(str(error).split())[:200]}") from error
-    if size > MOST_TEXT:
-        raise ProgramError(f"the program has {size} bytes; write at most {MOST_TEXT}")
-    tree.body = [n for n in tree.body if getattr(n, "name", "") != "fit"]
-    return tree
-
-
-def _written(tree: ast.Module) -> str:
-    try:
-        return ast.unparse(tree)
-    except RecursionError as error:
-        raise ProgramError("the program is nested too deeply; write it in smaller steps") from error
 
 
 async def judge_program(
@@ -157,7 +116,7 @@ async def predict_splits(
 
     Raises ProgramError with the program's fault, SandboxError where no sandbox can be had.
     """
-    counted = f"{_written(_without_fit(text))}\n\n\n{NO_FIT}"
+    counted = f"{written(without_fit(text))}\n\n\n{NO_FIT}"
     found: dict[int, Predicted] = {}
     for session in sessions(splits):
         async with _loaded(text, judge.task, pool, seconds) as program:
@@ -221,12 +180,14 @@ class _Program:
         for group in rows.groups:
             part = rows.take(rows.group == group)
             for target in self.task.targets:
-                answer = await self.ask({"do": "fit", "X": _sent(_inputs(part)), "y": _sent(part.targets[target])})
-                params = _array(answer.get("params"), "params")
+                answer = await self.ask(
+                    {"do": "fit", "X": sent(_inputs(part, self.task)), "y": sent(part.targets[target])}
+                )
+                params = array_of(answer.get("params"), "params")
                 if params.ndim != 1 or not 1 <= params.size <= self.task.max_params:
                     most = self.task.max_params
                     raise ProgramError(f"fit returned shape {params.shape}; return 1 to {most} parameters, shape (k,)")
-                found[group, target] = params
+                found[group, target] = np.array([digits(float(v)) for v in params])  # what the record will say
         return found
 
     async def predict(self, rows: Rows, params: Params) -> dict[str, FloatArray]:
@@ -234,13 +195,13 @@ class _Program:
         found = {target: np.zeros(len(rows)) for target in self.task.targets}
         for group in rows.groups:
             here = rows.group == group
-            inputs = _sent(_inputs(rows.take(here)))
+            inputs = sent(_inputs(rows.take(here), self.task))
             for target, values in found.items():
                 if (group, target) not in params:
                     raise ProgramError(f"group {group!r} has no rows below the cut to fit on")
-                asked = {"do": "law", "X": inputs, "params": _sent(params[group, target])}
+                asked = {"do": "law", "X": inputs, "params": sent(params[group, target])}
                 answer = await self.ask(asked, int(here.sum()))
-                y = _array(answer.get("y"), "y")
+                y = array_of(answer.get("y"), "y")
                 if y.shape != (int(here.sum()),):
                     raise ProgramError(f"law returned shape {y.shape} for {int(here.sum())} rows; return shape (n,)")
                 values[here] = y
@@ -258,65 +219,16 @@ class _Program:
             raise ProgramError(f"{request['do']}: {told[reply.failure]}")
         if len(reply.line) > MOST_ANSWER + 12 * rows:
             raise ProgramError(f"{request['do']}: an answer of {len(reply.line)} bytes; return an array of its shape")
-        answer = _read(reply.line)
+        answer = read_answer(reply.line)
         if answer.get("id") != number:
             raise ProgramError(
                 f"{request['do']}: the answer is not to what was asked; print nothing on the answers' pipe"
             )
         if "error" in answer:
-            raise ProgramError(f"{request['do']}: {_printable(answer['error'])}")
+            raise ProgramError(f"{request['do']}: {printable(answer['error'])}")
         return answer
 
 
-def _inputs(rows: Rows) -> FloatArray:
-    return np.stack(list(rows.columns.values()), axis=1)
-
-
-def _sent(array: FloatArray) -> list[object]:
-    plain = np.ascontiguousarray(array, dtype=np.float64)
-    return [list(plain.shape), base64.b64encode(plain.tobytes()).decode()]
-
-
-def _read(line: bytes) -> dict[str, Any]:
-    """A JSON object from a program that may write anything: no nan, no depth, no huge number gets through."""
-    try:
-        answer = json.loads(line, parse_constant=_refuse, parse_int=_short, parse_float=_short)
-    except (ValueError, RecursionError) as error:
-        raise ProgramError("the answer is no JSON") from error
-    if not isinstance(answer, dict):
-        raise ProgramError("the answer is no JSON object")
-    return answer
-
-
-def _refuse(word: str) -> float:
-    raise ValueError(word)
-
-
-def _short(text: str) -> int:
-    """Only whole numbers of at most nine digits occur in an answer: ids and shapes."""
-    if len(text) > 9:
-        raise ValueError(text[:20])
-    return int(text)
-
-
-def _array(told: object, name: str) -> FloatArray:
-    """The finite float64 array that [shape, base64] means."""
-    try:
-        shape, data = told if isinstance(told, list) else ((), "")
-        raw = base64.b64decode(data, validate=True)
-    except (TypeError, ValueError, binascii.Error) as error:
-        raise ProgramError(f"{name} is no array") from error
-    if not isinstance(shape, list) or len(shape) > 2 or not all(type(s) is int and s >= 0 for s in shape):
-        raise ProgramError(f"{name} has no shape that a law can have")
-    if len(raw) != 8 * math.prod(shape):
-        raise ProgramError(f"{name} has {len(raw)} bytes for shape {tuple(shape)}")
-    array = np.frombuffer(raw, dtype="<f8").astype(np.float64).reshape(shape)
-    if not np.all(np.isfinite(array)):
-        raise ProgramError(f"{name} is not finite in {int(np.sum(~np.isfinite(array)))} of {array.size} places")
-    return array
-
-
-def _printable(text: object) -> str:
-    """One short line of printable characters."""
-    plain = "".join(c if c.isprintable() else " " for c in str(text)[:400])
-    return " ".join(plain.split())
+def _inputs(rows: Rows, task: Task) -> FloatArray:
+    """X [n, d], the features in the task's order."""
+    return np.stack([rows.columns[name] for name in task.names], axis=1)

@@ -159,12 +159,19 @@ def _mirror() -> list[str]:
 def _python_of(here: Engine, base: str) -> str:
     """The version of Python in a base, such as "3.11"."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    container = None
     try:
-        said = here.client.containers.run(
-            base, ["python3", "-c", code], network_mode="none", remove=True, entrypoint=""
-        )
+        container = here.client.containers.create(base, ["python3", "-c", code], network_mode="none", entrypoint="")
+        container.start()
+        ended = container.wait()["StatusCode"]
+        said = container.logs(stderr=False)
     except docker_errors() as error:
         raise SandboxError(f"base {base} has no python3 ({_last_line(error)}); name one that has") from error
+    finally:
+        if container is not None:
+            container.remove(force=True)
+    if ended:
+        raise SandboxError(f"base {base} has no python3 (exit code {ended}); name one that has")
     return str(said.decode().strip())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ from agentlab.envs import Limits
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD = 100_000  # microseconds
+LEFT = 600.0
+"""Seconds after which an empty group is nobody's."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Cgroup:
 def make(limits: Limits) -> Cgroup | None:
     """A new group with these limits; None where there is no interface, or this user may not write to it."""
     name = f"agentlab/{uuid.uuid4().hex}"
+    _sweep()
     try:
         if (ROOT / "cgroup.controllers").is_file():
             folder = ROOT / name
@@ -81,6 +85,15 @@ def make(limits: Limits) -> Cgroup | None:
     except OSError:
         return None
     return Cgroup(folders)
+
+
+@functools.cache
+def _sweep() -> None:
+    """Once a process: removes groups that were left empty by owners that were killed."""
+    for folder in [*ROOT.glob("agentlab/*/"), *ROOT.glob("*/agentlab/*/")]:
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > LEFT and not (folder / "cgroup.procs").read_text():
+                folder.rmdir()
 
 
 def _kill(folder: Path) -> None:

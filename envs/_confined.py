@@ -79,6 +79,7 @@ class _Command:
     out: bytearray = field(default_factory=bytearray)
     err: bytearray = field(default_factory=bytearray)
     total: int = 0
+    lines: int = 0
     memory_kills: int = 0
     code: int | None = None
     failed: str = ""
@@ -88,6 +89,7 @@ class _Command:
         kept = self.out if kind == b"O" else self.err
         kept += payload[: max(0, self.limit - len(kept))]
         self.total += len(payload)
+        self.lines += payload.count(b"\n") if kind == b"O" else 0
 
 
 class Confined(ABC):
@@ -336,7 +338,7 @@ class _Conversation:
             if len(line) > MOST_INPUT or b"\n" in line:
                 raise SandboxError(f"a line of {len(line)} bytes; send one line of at most {MOST_INPUT}")
             command.out.clear()  # what it said before it was asked answers nothing
-            command.total = 0
+            command.total = command.lines = 0
             sandbox._send(b"I", line + b"\n")  # noqa: SLF001 - the two are one part
             self._failure = await self._wait(time.monotonic() + timeout)
         if self._failure:
@@ -348,7 +350,7 @@ class _Conversation:
 
     async def _wait(self, deadline: float) -> Failure:
         command, sandbox = self._command, self._sandbox
-        while b"\n" not in command.out:
+        while not command.lines:
             if command.total > command.limit:
                 return "flood"
             if command.code is not None or command.failed or sandbox._broken:  # noqa: SLF001

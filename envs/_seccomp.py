@@ -117,8 +117,8 @@ def seccomp_filter(machine: str) -> bytes:
     code += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ENOSYS)]
     for number in numbers:
         code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
-    for name in FIRST_ARGUMENTS:
-        code += _first_argument(FIRST_ARGUMENTS[name][column], FIRST_ARGUMENTS[name][2])
+    for on_x86, on_arm, allowed in FIRST_ARGUMENTS.values():
+        code += _first_argument((on_x86, on_arm)[column], allowed)
     code += [
         (_EQUAL, 0, 3, clone), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_ANY_SET, 0, 1, CLONE_NEW), (_RETURN, 0, 0, _EPERM),
         (_RETURN, 0, 0, _ALLOW),

@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Self
 from agentlab.envs import STRICT, Executed, Failure, Limits, Reply, SandboxError, Talk
 from agentlab.envs._choose import choose
 
+from agentlab.errors import AgentlabError
+
 ADDRESS = "RAY_ADDRESS"
 """Variable that names the cluster; without it one of this machine is used, or started."""
 START = 120.0
@@ -156,9 +158,9 @@ class Sandbox:
     def _told(error: Exception) -> SandboxError:
         """The inner sandbox's own line, or the cluster's."""
         cause: object = getattr(error, "cause", None) or error
-        if isinstance(cause, SandboxError):
+        if isinstance(cause, AgentlabError):
             return SandboxError(str(cause))
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return SandboxError(f"ray: {line[:300]}; see `ray status`")
 
 

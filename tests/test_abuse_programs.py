@@ -16,7 +16,8 @@ from abused_programs import ANSWERS, CHEAT, GATHER, LEAVE, MEAN, POOR, ROUGH, SA
 from agentlab.envs import STRICT
 from agentlab.envs._pool import Pool
 
-from agentlab.program import ProgramError, complexity, judge_program, programs
+from agentlab.program import judge_program, programs
+from agentlab.program_text import ProgramError, complexity
 from agentlab.selection import Problem, problem
 from agentlab.types import Outcome, Rows, Task, Variable
 
