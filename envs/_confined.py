@@ -360,7 +360,7 @@ class _Conversation:
                 await asyncio.wait_for(command.woken.wait(), deadline - time.monotonic())
             except TimeoutError:
                 return "time-out"
-        return ""
+        return "flood" if command.total > command.limit else ""
 
     async def close(self) -> None:
         """Kills the program; the sandbox is free again."""

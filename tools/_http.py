@@ -34,8 +34,10 @@ SHORTEST = 16
 
 MAX_BODY = 4 << 20
 """Bytes a request may have; a longer one gets 413."""
-MAX_SESSIONS = 256
+MAX_SESSIONS = 1024
 """Clients of the older protocol at one time, which hold a session each; one more gets 503. Newer ones hold none."""
+IDLE = 600
+"""Seconds after which a session without a request is over: its client may have gone without a word."""
 MAX_OPEN = 1024
 """Connections at one time; one more gets 503."""
 GRACE = 3
@@ -99,6 +101,7 @@ def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str 
     inner: ASGIApp = server.streamable_http_app(
         max_request_body_size=MAX_BODY,
         max_sessions=MAX_SESSIONS,
+        session_idle_timeout=IDLE,
         transport_security=TransportSecuritySettings(
             allowed_hosts=names,
             allowed_origins=[f"{scheme}://{name}" for name in names for scheme in ("http", "https")],
