@@ -184,8 +184,10 @@ def _arguments(image: str, limits: Limits) -> list[str]:
     return [
         "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session", "--as-pid-1",
         "--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--cap-drop", "ALL",
+        # The work folder first: an interpreter that lies below it must be seen in it.
+        "--size", str(disk), "--perms", "1777", "--tmpfs", WORK,
         *_system(), *_hidden(), "--proc", "/proc", *_unseen(), "--dev", "/dev",
         "--ro-bind", str(images / image), PROGRAMS, "--ro-bind", str(images / "runner.py"), RUNNER,
-        "--size", str(disk), "--perms", "1777", "--tmpfs", WORK, "--size", str(SHARED), "--perms", "1777",
-        "--tmpfs", SHM, "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", WORK,
+        "--size", str(SHARED), "--perms", "1777", "--tmpfs", SHM,
+        "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", WORK,
     ]  # fmt: skip
