@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from agentlab import __version__
+from agentlab.cli_envs import envs_app
+from agentlab.cli_options import Json, Plain, Words, print_json
+from agentlab.cli_tools import tools_app
 from agentlab.errors import AgentlabError
 
 if TYPE_CHECKING:
@@ -23,15 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runs_app = typer.Typer(help="List, show and resume runs.", rich_markup_mode=None)
-envs_app = typer.Typer(help="The sandboxes: which work here, build their images, check and run.", rich_markup_mode=None)
-tools_app = typer.Typer(help="List tool servers' tools and call one.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
 app.add_typer(tools_app, name="tools")
 app.add_typer(envs_app, name="envs")
-
-Words = Annotated[list[str] | None, typer.Argument(metavar="key=value ...", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON line last.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Plain progress lines, no live display.")]
 
 
 def main() -> NoReturn:
@@ -99,20 +96,13 @@ def _carry_out(folder: Path, *, as_json: bool, plain: bool) -> None:
     _print_result(folder, as_json=as_json)
 
 
-def _print_json(value: object) -> None:
-    """One JSON line; numbers that JSON has no word for are the strings "inf", "-inf" and "nan"."""
-    from agentlab.trace import dump
-
-    sys.stdout.write(dump(value).decode())
-
-
 def _print_result(folder: Path, *, as_json: bool) -> None:
     from agentlab import runs
     from agentlab.display import summary
 
     result = runs.result(folder)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print(summary(result))
 
@@ -125,7 +115,7 @@ def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
     if as_json:
         plan = {"task": task.name, "rows": len(rows), "holdout": hidden, "groups": len(rows.groups)}
         choices = {"scale": task.scale, "residual": task.residual, "robust": task.robust, "max_params": task.max_params}
-        _print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES})
+        print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES})
         return
     print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
     for note in taken.notes:
@@ -175,7 +165,7 @@ def fit(
     ]
     answer = figures | {"params": rounded(found), "intervals": intervals, "fits": quality}
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         print(fitted(answer))
 
@@ -190,7 +180,7 @@ def predict(
 
     answer = at_points(run, words or [])
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         if answer["by"] != "law":
             print(f"no law beats the baseline; predicted by: {answer['by']} (by=law for the law)", file=sys.stderr)
@@ -216,7 +206,7 @@ def audit(
     files, missing = write(card, case, out)
     print("\n".join([*it.taken.notes, *missing]), file=sys.stderr)
     if as_json:
-        _print_json(record(card) | {"files": files})
+        print_json(record(card) | {"files": files})
     else:
         after = plan_after(words or [], law) if card.cost else "agentlab runs"
         print(summary(card, files, after))
@@ -247,7 +237,7 @@ def plan(
     settings = replace(settings, flops=compute, flops_per=flops_per or settings.flops_per)
     found = choose(it.law, it.taken.task, it.taken.rows, settings)
     if as_json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
         print(plan_page(found, audit_after(words or [], law, compute)))
 
@@ -265,7 +255,7 @@ def tasks(
         case []:
             rows = [{"name": t.name, "title": t.title, "data": "here" if t.here else "missing"} for t in task_heads()]
             if as_json:
-                _print_json(rows)
+                print_json(rows)
                 return
             for row in rows:
                 print(f"{row['name']:26s} {row['title']}{'' if row['data'] == 'here' else '   (no data here)'}")
@@ -289,7 +279,7 @@ def data(
         case []:
             rows = [{"task": t.name, "file": t.file, "here": t.here} for t in task_heads() if t.source]
             if as_json:
-                _print_json(rows)
+                print_json(rows)
                 return
             for row in rows:
                 print(f"{row['task']:26s} {row['file']:36s} {'here' if row['here'] else 'missing'}")
@@ -303,7 +293,7 @@ def data(
                 raise UsageError(f"agentlab data get: {name} brings its own rows; there is nothing to get")
             written = fetch(head.source, head.columns, (data_folders()[0] / head.file).parent)
             if as_json:
-                _print_json([str(path) for path in written])
+                print_json([str(path) for path in written])
                 return
             print("\n".join(str(path) for path in written))
             print(f"\nnext: agentlab discover task={name}")
@@ -325,7 +315,7 @@ def runs_list(out: str = "runs", as_json: Json = False) -> None:
 
     rows = [runs.status(folder) for folder in runs.list_runs(out)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         print(f"{row['run']:32s} {row['state']:12s} {row['evaluated']:>6} candidates  {row['formula']}")
@@ -352,165 +342,6 @@ def runs_resume(run: str, out: str = "runs", as_json: Json = False, plain: Plain
     _carry_out(runs.find(run, out), as_json=as_json, plain=plain)
 
 
-@tools_app.callback(invoke_without_command=True)
-def tools_top(ctx: typer.Context) -> None:
-    """List tool servers' tools and call one."""
-    if ctx.invoked_subcommand is None:
-        tools_list()
-
-
-@tools_app.command("list")
-def tools_list(as_json: Json = False) -> None:
-    """List every tool of every server."""
-    from agentlab.toolbox import list_tools
-
-    found = list_tools()
-    if as_json:
-        _print_json(found)
-        return
-    width = max(len(tool["name"]) for tool in found)
-    for tool in found:
-        print(f"{tool['name']:{width}s}  {tool['description'].splitlines()[0]}")
-    print("\nnext: agentlab tools call fit.law data=RUN_FOLDER 'formula=E + A/N**a'")
-
-
-@tools_app.command("find")
-def tools_find(query: str, k: Annotated[int, typer.Option(help="How many.")] = 5, as_json: Json = False) -> None:
-    """Find tools by what they do: agentlab tools find "how well does a law extrapolate"."""
-    from agentlab.toolbox import find_tools
-
-    found = find_tools(query, k)
-    if as_json:
-        _print_json(found)
-        return
-    width = max(len(tool["name"]) for tool in found)
-    for tool in found:
-        print(f"{tool['name']:{width}s}  {tool['brief']}")
-    print(f"\nnext: agentlab tools call {found[0]['name']} key=value ...")
-
-
-@tools_app.command("call")
-def tools_call(
-    tool: Annotated[str, typer.Argument(metavar="SERVER.TOOL")], words: Words = None, _json: Json = True
-) -> None:
-    """Call one tool: values are read as JSON where they are JSON, else as text; the answer is JSON."""
-    from agentlab.toolbox import call_once
-    from agentlab.words import tool_arguments
-
-    _print_json(call_once(tool, tool_arguments(words or [])))
-
-
-@envs_app.callback(invoke_without_command=True)
-def envs_top(ctx: typer.Context) -> None:
-    """The sandboxes: which work here, build their images, check and run."""
-    if ctx.invoked_subcommand is None:
-        envs_list()
-
-
-@envs_app.command("list")
-def envs_list(as_json: Json = False) -> None:
-    """List the sandboxes, what each is good for and whether it works here."""
-    from agentlab.doctor import sandboxes
-
-    rows = sandboxes()
-    if as_json:
-        _print_json(rows)
-        return
-    for row in rows:
-        kind = "confines" if row["confines"] else "trusted programs only"
-        print(f"{row['sandbox']:12s} {kind:22s} {row['missing'] or 'works here'}")
-    print("\nnext: agentlab envs run auto -- python3 -c 'print(1)'")
-
-
-@envs_app.command("build")
-def envs_build(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE ...] [base=IMAGE]")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build even what is there already.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Build the images of the Docker sandbox: agentlab envs build [law] [train] [infer] [base=python:3.11-slim]."""
-    from dataclasses import asdict
-
-    from agentlab.envs._build import build, image_names
-    from agentlab.words import UsageError
-
-    given = words or []
-    base = next((w.removeprefix("base=") for w in given if w.startswith("base=")), "")
-    names = [w for w in given if not w.startswith("base=")]
-    wrong = next((w for w in names if "=" in w), None)
-    if wrong:
-        raise UsageError(f"agentlab envs build: unknown key {wrong.partition('=')[0]!r}; did you mean 'base'?")
-    built = [
-        build(n, lambda line: print(line, file=sys.stderr), base=base, force=force) for n in names or image_names()
-    ]
-    if as_json:
-        _print_json([asdict(b) for b in built])
-        return
-    for one in built:
-        print(f"{one.image:18s} {one.bytes / 1e6:6.0f} MB on {one.base}{' (was there already)' if one.kept else ''}")
-    print("\nnext: agentlab envs check docker")
-
-
-@envs_app.command("check")
-def envs_check(
-    name: Annotated[str, typer.Argument(metavar="NAME")] = "auto",
-    image: Annotated[str, typer.Option(help="The image to check it with.")] = "law",
-    as_json: Json = False,
-) -> None:
-    """Run the checks that any sandbox must pass, for real."""
-    import asyncio
-
-    from agentlab.envs._choose import choose
-    from agentlab.testing import check_sandbox
-    from agentlab.types import EvaluationError
-
-    chosen = choose(name, image=image, written_by_model=False)
-    try:
-        passed = asyncio.run(check_sandbox(lambda: chosen.make(image)))
-    except AssertionError as breach:
-        raise EvaluationError(f"sandbox {chosen.name}: {breach}") from breach
-    if as_json:
-        _print_json({"sandbox": chosen.name, "why": chosen.why, "passed": passed})
-        return
-    print(f"{chosen.why}\n" + "\n".join(f"  ok  {sentence}" for sentence in passed))
-    print("\nnext: agentlab doctor")
-
-
-@envs_app.command("run")
-def envs_run(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    argv: Annotated[list[str], typer.Argument(metavar="-- ARGV")],
-    timeout: Annotated[float, typer.Option(help="Seconds until it is killed.")] = 60.0,
-    image: Annotated[str, typer.Option(help="The image whose programs are there.")] = "law",
-    as_json: Json = False,
-) -> None:
-    """Run one command in a sandbox: agentlab envs run auto -- python3 -c 'print(1)'."""
-    import asyncio
-    from dataclasses import asdict
-
-    from agentlab.envs import Executed
-    from agentlab.envs._choose import choose
-
-    chosen = choose(name, image=image, written_by_model=name != "local")
-
-    async def once() -> Executed:
-        async with chosen.make(image) as box:
-            command = [box.python if argv[0] in ("python", "python3") else argv[0], *argv[1:]]
-            return await box.exec(command, timeout=timeout)
-
-    done = asyncio.run(once())
-    if as_json:
-        _print_json(asdict(done) | {"sandbox": chosen.name})
-    else:
-        sys.stdout.write(done.stdout)
-        sys.stderr.write(done.stderr)
-        for told, words in ((done.timed_out, f"killed after {timeout:g} s"), (done.out_of_memory, "out of memory")):
-            if told:
-                print(f"agentlab: {chosen.name}: {words}", file=sys.stderr)
-    if done.returncode:
-        raise typer.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
-
-
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has and what agentlab can use of it."""
@@ -518,7 +349,7 @@ def doctor(as_json: Json = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json(records(findings))
+        print_json(records(findings))
         return
     for one in findings:
         print(f"{'ok ' if one.works else '-- '} {one.part:19s} {one.found}")

@@ -14,12 +14,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Protocol, Self
 
-from agentlab.envs import MOST_INPUT, STRICT, Executed, Failure, Limits, Reply, SandboxError, Talk
+from agentlab.envs import MOST_INPUT, STRICT, Executed, Limits, SandboxError, Talk
+from agentlab.envs._conversation import Command, Conversation
 from agentlab.envs._seccomp import seccomp_filter
 
 HEAD = struct.Struct(">BI")
@@ -32,8 +33,6 @@ ANSWER = 60.0
 """Seconds until a file must have been written or read."""
 GRACE = 2.0
 """Seconds in which a killed command must be gone before the whole sandbox is killed."""
-MOST_LINE = 32 << 20
-"""Bytes of one answer."""
 
 BARE = {
     "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": WORK, "TMPDIR": WORK, "LANG": "C.UTF-8",
@@ -71,27 +70,6 @@ def runner_argv(python: str, machine: str | None = None) -> list[str]:
     return [python, "-I", "-S", RUNNER, code]
 
 
-@dataclass
-class _Command:
-    """What has come from the running command; `woken` is set whenever something came."""
-
-    limit: int
-    out: bytearray = field(default_factory=bytearray)
-    err: bytearray = field(default_factory=bytearray)
-    total: int = 0
-    lines: int = 0
-    memory_kills: int = 0
-    code: int | None = None
-    failed: str = ""
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def keep(self, kind: bytes, payload: bytes) -> None:
-        kept = self.out if kind == b"O" else self.err
-        kept += payload[: max(0, self.limit - len(kept))]
-        self.total += len(payload)
-        self.lines += payload.count(b"\n") if kind == b"O" else 0
-
-
 class Confined(ABC):
     """Commands, files and talks over the frames of a wire; a subclass says how the wire is laid."""
 
@@ -100,9 +78,9 @@ class Confined(ABC):
         self._wire: Wire | None = None
         self._pump: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
-        self._command: _Command | None = None
+        self._command: Command | None = None
         self._answers: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
-        self._broken = ""
+        self.broken = ""
         self._memory_kills = 0
 
     @abstractmethod
@@ -129,7 +107,7 @@ class Confined(ABC):
         return self
 
     async def _start_up(self) -> None:
-        self._broken, self._memory_kills, self._answers = "", 0, asyncio.Queue()
+        self.broken, self._memory_kills, self._answers = "", 0, asyncio.Queue()
         self._wire = wire = await self._launch()
         self._pump = asyncio.create_task(self._read(wire))
         try:
@@ -168,8 +146,8 @@ class Confined(ABC):
                     raise ConnectionError(f"a frame of {size} bytes")
                 self._sort(bytes([kind]), await wire.reader.readexactly(size))
         except (asyncio.IncompleteReadError, OSError, ValueError, KeyError, TypeError):  # it ended, or talks nonsense
-            self._broken = self._broken or "the sandbox ended; open a new one"
-            self._answers.put_nowait((b"F", self._broken.encode()))
+            self.broken = self.broken or "the sandbox ended; open a new one"
+            self._answers.put_nowait((b"F", self.broken.encode()))
             if self._command is not None:
                 self._command.woken.set()
 
@@ -186,14 +164,14 @@ class Confined(ABC):
             return
         command.woken.set()
 
-    def _send(self, kind: bytes, payload: bytes = b"") -> None:
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
         if self._wire is None:
             raise SandboxError("the sandbox is not open; use it in `async with`")
-        if self._broken:
-            raise SandboxError(self._broken)
+        if self.broken:
+            raise SandboxError(self.broken)
         self._wire.writer.write(HEAD.pack(kind[0], len(payload)) + payload)
 
-    def _start(self, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None) -> _Command:
+    def _start(self, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None) -> Command:
         if not argv:
             raise SandboxError("(nothing): cannot be started; give the path of a program")
         limits = {"core": 0, **self._rlimits()}
@@ -202,8 +180,8 @@ class Confined(ABC):
         words = [self._inside(cwd), *(w for part in (argv, *named) for w in (str(len(part)), *part))]
         if any("\0" in word for word in words):
             raise SandboxError(f"{shlex.join(argv)[:200]!r}: a zero byte ends a word; write the command without")
-        self._command = _Command(self.limits.output_bytes)
-        self._send(b"S", os.fsencode("\0".join(words) + "\0"))
+        self._command = Command(self.limits.output_bytes)
+        self.send(b"S", os.fsencode("\0".join(words) + "\0"))
         return self._command
 
     def _environment(self) -> dict[str, str]:
@@ -224,20 +202,20 @@ class Confined(ABC):
             raise SandboxError(f"stdin of {len(data)} bytes is above {MOST_INPUT}; `put` a file in parts")
         async with self._busy:
             command = self._start(argv, cwd, env)
-            self._send(b"E", data)
+            self.send(b"E", data)
             try:
                 timed_out = not await self._ended(command, timeout)
                 if timed_out:
-                    await self._stop(command)
+                    await self.stop(command)
             finally:
                 if command.code is None and not command.failed:
-                    await asyncio.shield(self._stop(command))
+                    await asyncio.shield(self.stop(command))
                 self._command = None
             if command.failed:
                 raise SandboxError(f"{shlex.join(argv)[:200]}: cannot be started ({command.failed})")
-            memory = self._out_of_memory(command)
+            memory = self.out_of_memory(command)
         if command.code is None and not (timed_out or memory):
-            raise SandboxError(self._broken or "the sandbox ended; open a new one")
+            raise SandboxError(self.broken or "the sandbox ended; open a new one")
         out, err = bytes(command.out), bytes(command.err)
         return Executed(
             argv=tuple(argv), returncode=-9 if command.code is None else command.code,
@@ -245,10 +223,10 @@ class Confined(ABC):
             truncated=max(len(out), len(err)) >= command.limit, seconds=time.monotonic() - began, out_of_memory=memory,
         )  # fmt: skip
 
-    async def _ended(self, command: _Command, seconds: float | None) -> bool:
+    async def _ended(self, command: Command, seconds: float | None) -> bool:
         """Whether the command (or the sandbox) ended within so many seconds."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        while command.code is None and not command.failed and not self._broken:
+        while command.code is None and not command.failed and not self.broken:
             command.woken.clear()
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -259,27 +237,32 @@ class Confined(ABC):
                 return False
         return True
 
-    async def _stop(self, command: _Command) -> None:
+    async def stop(self, command: Command) -> None:
         """Kills what runs; where it is not gone in time, or the kill cannot be sent, kills the sandbox."""
-        if not self._broken and self._wire is not None:
-            self._send(b"K")
-            if await self._ended(command, GRACE) and not self._broken:
+        if not self.broken and self._wire is not None:
+            self.send(b"K")
+            if await self._ended(command, GRACE) and not self.broken:
                 return
-        self._broken = self._broken or "the sandbox was killed with a command that did not die; open a new one"
+        self.broken = self.broken or "the sandbox was killed with a command that did not die; open a new one"
         if self._wire is not None:
             await self._wire.destroy()
 
-    def _out_of_memory(self, command: _Command) -> bool:
+    def out_of_memory(self, command: Command) -> bool:
         """Whether a process was killed for its memory since this was last asked, even where its parent went on."""
         outside = 0 if self._wire is None else self._wire.memory_kills()
         before, self._memory_kills = self._memory_kills, max(self._memory_kills, command.memory_kills, outside)
         return self._memory_kills > before
 
+    def release(self) -> None:
+        """Lets the next command in; the one before is over."""
+        self._command = None
+        self._busy.release()
+
     async def open(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Talk:
         """Starts a program to talk to, which holds the sandbox until it is closed."""
         await self._busy.acquire()
         try:
-            return _Conversation(self, self._start(argv, ".", env))
+            return Conversation(self, self._start(argv, ".", env))
         except BaseException:
             self._busy.release()
             raise
@@ -297,7 +280,7 @@ class Confined(ABC):
 
     async def _ask(self, kind: bytes, payload: bytes, path: str) -> bytes:
         async with self._busy:
-            self._send(kind, payload)
+            self.send(kind, payload)
             answer, data = b"", b""
             try:
                 answer, data = await asyncio.wait_for(self._answers.get(), ANSWER)
@@ -305,7 +288,7 @@ class Confined(ABC):
                 raise SandboxError(f"{path}: no answer within {ANSWER:.0f} s; open a new sandbox") from error
             finally:
                 if not answer:  # one that comes later would be taken for the answer to the next question
-                    self._broken = self._broken or "the sandbox was left in the middle of a file; open a new one"
+                    self.broken = self.broken or "the sandbox was left in the middle of a file; open a new one"
                     if self._wire is not None:
                         await asyncio.shield(self._wire.destroy())
         if answer != b"D":
@@ -320,58 +303,3 @@ class Confined(ABC):
         if pure.is_absolute() or ".." in pure.parts or "\0" in path:
             raise SandboxError(f"{path}: outside the sandbox's folder; give a path below it")
         return str(WORK / pure)
-
-
-class _Conversation:
-    """Lines to and from the running program of a sandbox."""
-
-    def __init__(self, sandbox: Confined, command: _Command) -> None:
-        self._sandbox, self._command = sandbox, command
-        self._failure: Failure = ""
-        command.limit = MOST_LINE
-        self._open = True
-
-    async def ask(self, line: bytes, timeout: float) -> Reply:  # noqa: ASYNC109 - a late answer is a value
-        """The next line after this one was sent; its first failure is its last answer."""
-        command, sandbox = self._command, self._sandbox
-        if not self._failure:
-            if len(line) > MOST_INPUT or b"\n" in line:
-                raise SandboxError(f"a line of {len(line)} bytes; send one line of at most {MOST_INPUT}")
-            command.out.clear()  # what it said before it was asked answers nothing
-            command.total = command.lines = 0
-            sandbox._send(b"I", line + b"\n")  # noqa: SLF001 - the two are one part
-            self._failure = await self._wait(time.monotonic() + timeout)
-        if self._failure:
-            await self.close()
-            return Reply(b"", self._failure)
-        answer, _, rest = bytes(command.out).partition(b"\n")
-        command.out[:] = rest
-        return Reply(answer)
-
-    async def _wait(self, deadline: float) -> Failure:
-        command, sandbox = self._command, self._sandbox
-        while not command.lines:
-            if command.total > command.limit:
-                return "flood"
-            if command.code is not None or command.failed or sandbox._broken:  # noqa: SLF001
-                return "memory" if sandbox._out_of_memory(command) else "ended"  # noqa: SLF001
-            command.woken.clear()
-            try:
-                await asyncio.wait_for(command.woken.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                return "time-out"
-        return "flood" if command.total > command.limit else ""
-
-    async def close(self) -> None:
-        """Kills the program; the sandbox is free again."""
-        if not self._open:
-            return
-        self._open, sandbox = False, self._sandbox
-        if not self._failure:
-            self._failure = "ended"
-        try:
-            if self._command.code is None and not self._command.failed:
-                await asyncio.shield(sandbox._stop(self._command))  # noqa: SLF001
-        finally:
-            sandbox._command = None  # noqa: SLF001
-            sandbox._busy.release()  # noqa: SLF001
