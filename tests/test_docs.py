@@ -21,6 +21,7 @@ def test_the_readme_has_commands_to_run() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(CHECKOUT)))
+@pytest.mark.usefixtures("bwrap")
 def test_marked_commands_run(document: Path, tmp_path: Path) -> None:
     """All blocks of a document in one shell session, in a folder of its own, with agentlab on the path."""
     blocks = MARKED.findall(document.read_text(encoding="utf-8"))
