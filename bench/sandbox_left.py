@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
-RUNNER = b"/opt/runner.py"
+RUNNER = b"/opt/runner.pyc"
 
 
 @dataclass(frozen=True)

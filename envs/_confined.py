@@ -26,7 +26,8 @@ from agentlab.envs._seccomp import seccomp_filter
 HEAD = struct.Struct(">BI")
 WORK = "/tmp"  # noqa: S108 - the folder of the sandbox, a file system of its own in there
 PROGRAMS = "/opt/agentlab"
-RUNNER = "/opt/runner.py"
+RUNNER = "/opt/runner.pyc"
+"""The first process, compiled: that takes 11 ms of the 34 that it needs to start."""
 START = 30.0
 """Seconds until the first process must have spoken."""
 ANSWER = 60.0

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import os
+import py_compile
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -53,14 +57,26 @@ class Sandbox(Confined):
         if program is None:
             raise SandboxError(f"bubblewrap: {self.missing()}")
         group = _cgroup.make(self.limits)
-        command = [program, *_arguments(self._image, self.limits), *runner_argv(_bare_python())]
+        told, tell = os.pipe()
+        arguments = ["--info-fd", str(tell), *_arguments(self._image, self.limits), *runner_argv(_bare_python())]
         try:
             process = await asyncio.create_subprocess_exec(
-                *(command if group is None else group.around(command)),
+                program, *arguments,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                env={}, close_fds=True,
+                env={}, close_fds=True, pass_fds=(tell,),
             )  # fmt: skip
         except BaseException:
+            os.close(told)
+            if group is not None:
+                group.remove()
+            raise
+        finally:
+            os.close(tell)
+        # Meanwhile the runner starts; it runs nothing before it is asked, which is not before this has returned.
+        try:
+            first = await asyncio.to_thread(_enter, told, group)
+        except SandboxError:
+            process.kill()
             if group is not None:
                 group.remove()
             raise
@@ -72,6 +88,10 @@ class Sandbox(Confined):
         async def destroy() -> None:
             if process.returncode is None:
                 process.kill()
+                with suppress(ProcessLookupError):
+                    os.kill(
+                        first or process.pid, signal.SIGKILL
+                    )  # it is bound to die with its parent only once it has started
             if group is not None:
                 await asyncio.to_thread(group.remove)
             with suppress(TimeoutError):  # asyncio waits for the end of its output too, which nobody may be reading
@@ -98,6 +118,25 @@ class Sandbox(Confined):
         return {name: value for name, value in wanted.items() if value is not None}
 
 
+def _enter(told: int, group: _cgroup.Cgroup | None) -> int:
+    """The pid of the first process inside, once it is in the group, or 0 where bubblewrap ended without one.
+
+    Raises SandboxError where the group cannot be entered; the process is killed then.
+    """
+    with os.fdopen(told, "rb") as answer:
+        found = re.search(rb'"child-pid": *(\d+)', answer.read())
+    if found is None:
+        return 0
+    pid = int(found.group(1))
+    if group is not None:
+        try:
+            group.enter(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            raise SandboxError(f"bubblewrap: its process cannot be put into a control group ({error})") from error
+    return pid
+
+
 @functools.cache
 def _tried(program: str | None) -> str:
     """Whether a sandbox can be made at all: some systems forbid user namespaces."""
@@ -119,6 +158,18 @@ def _tried(program: str | None) -> str:
     return (
         f"{said}; allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, or an AppArmor profile for bwrap)"
     )
+
+
+@functools.cache
+def _compiled() -> Path:
+    """The first process as bytecode of this interpreter, in the user's cache."""
+    source = Path(str(files("agentlab.envs"))) / "images" / "runner.py"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentlab" / "runner"
+    name = f"{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.{sys.implementation.cache_tag}.pyc"
+    if not (cache / name).is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        py_compile.compile(str(source), str(cache / name), doraise=True)  # written aside and moved into place
+    return cache / name
 
 
 def _bare_python() -> str:
@@ -187,7 +238,7 @@ def _arguments(image: str, limits: Limits) -> list[str]:
         # The work folder first: an interpreter that lies below it must be seen in it.
         "--size", str(disk), "--perms", "1777", "--tmpfs", WORK,
         *_system(), *_hidden(), "--proc", "/proc", *_unseen(), "--dev", "/dev",
-        "--ro-bind", str(images / image), PROGRAMS, "--ro-bind", str(images / "runner.py"), RUNNER,
+        "--ro-bind", str(images / image), PROGRAMS, "--ro-bind", str(_compiled()), RUNNER,
         "--size", str(SHARED), "--perms", "1777", "--tmpfs", SHM,
         "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", WORK,
     ]  # fmt: skip
