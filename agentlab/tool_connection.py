@@ -222,4 +222,19 @@ class Connection:
         return dict(result.structured_content)
 
     def _refused(self, method: str, text: str) -> NoReturn:
-        raise EvaluationError(f"{self._spec.name}.{method}: {text.removeprefix(f'Error executing tool {method}: ')}")
+        line = _one_line(text.removeprefix(f"Error executing tool {method}: "))
+        raise EvaluationError(f"{self._spec.name}.{method}: {line}")
+
+
+def _one_line(text: str) -> str:
+    """A refusal in one line: of pydantic's several, what is wrong with which argument."""
+    head, *lines = text.splitlines() or [""]
+    if "validation error" not in head:
+        return " ".join(text.split())
+    wrong, place = [], ""
+    for line in lines:
+        if not line.startswith(" "):
+            place = line.strip()
+        elif not line.lstrip().startswith("For further information"):
+            wrong.append(f"{place}: {line.partition(' [type=')[0].strip()}")
+    return "; ".join(wrong) or head

@@ -240,13 +240,18 @@ async def measure(sizes: Sizes) -> dict[str, dict[str, float]]:
 FLOOR = {"local": "process", "bubblewrap": "bwrap", "docker": "docker run"}
 
 
+def shown(value: float) -> str:
+    """A count as one, a time to a tenth."""
+    return str(int(value)) if isinstance(value, int) else f"{value:.1f}"
+
+
 def table(found: dict[str, dict[str, float]], load: float) -> str:
     """The figures as Markdown."""
     rows = dict.fromkeys(key for name in KINDS for key in found[name])
     lines = ["# Sandboxes", "", f"Medians, ms unless told; load of the machine when it began {load:.1f}.", ""]
     lines += ["| | " + " | ".join(KINDS) + " |", "|---|" + "--:|" * len(KINDS)]
     for key in rows:
-        cells = [f"{found[name][key]:.1f}" if key in found[name] else "" for name in KINDS]
+        cells = [shown(found[name][key]) if key in found[name] else "" for name in KINDS]
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
     ratios = [f"{found[n]['cold true'] / found['floors'][f'{FLOOR[n]} true']:.2f}" for n in KINDS]
     lines += [f"| cold true / bare floor | {' | '.join(ratios)} |", "", "| floor | ms |", "|---|--:|"]

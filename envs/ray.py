@@ -54,7 +54,7 @@ class Sandbox:
         try:
             import ray  # noqa: F401, PLC0415 - heavy, and only for those who have it
         except ImportError:
-            return "the package ray is missing; pip install 'agentlab-discovery[ray]'"
+            return "the package ray is missing; pip install '.[ray]' in the checkout"
         return ""
 
     async def __aenter__(self) -> Self:

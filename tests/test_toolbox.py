@@ -60,6 +60,15 @@ def test_a_refusal_comes_back_as_the_tools_own_line(tmp_path: Path) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_wrong_arguments_are_told_in_one_line() -> None:
+    with pytest.raises(EvaluationError) as told:
+        call_once("fit.law", {"data": 3, "seed": "many"})
+    line = str(told.value)
+    assert "\n" not in line
+    for word in ("fit.law", "data: ", "formula: Field required", "seed: "):
+        assert word in line
+
+
 def test_a_server_that_died_is_replaced_and_asked_again(use: Use, folder: Path) -> None:
     arguments = {"data": str(folder), "formulas": ["E + A/N**a"]}
 

@@ -184,7 +184,7 @@ def _transformers() -> tuple[Any, Any]:
         from transformers.utils import logging as told  # noqa: PLC0415
     except ImportError as error:
         what = "transformers is not installed"
-        raise InferError(what, "checkpoint", "pip install 'agentlab-discovery[infer]'") from error
+        raise InferError(what, "checkpoint", "pip install '.[infer]' in the checkout") from error
     told.disable_progress_bar()  # type: ignore[no-untyped-call]
     told.set_verbosity(logging.ERROR)
     return AutoModelForCausalLM, AutoTokenizer
