@@ -79,6 +79,8 @@ class Sandbox(Confined):
             process.kill()
             if group is not None:
                 group.remove()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), GRACE)
             raise
         assert process.stdin is not None  # noqa: S101 - pipes were asked for
         assert process.stdout is not None  # noqa: S101
@@ -131,8 +133,11 @@ def _enter(told: int, group: _cgroup.Cgroup | None) -> int:
     if group is not None:
         try:
             group.enter(pid)
+        except ProcessLookupError:  # it ended: what it said is told by who waits for its first word
+            return 0
         except OSError as error:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             raise SandboxError(f"bubblewrap: its process cannot be put into a control group ({error})") from error
     return pid
 
