@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from agentlab.errors import nearest
+from agentlab.files import cache_folder
 from agentlab.task_file import read_head, read_task_file
 from agentlab.types import AgentlabError, BackendError, Head, Task
 
@@ -78,8 +79,7 @@ def data_folders() -> list[Path]:
     named = [Path(part).expanduser() for part in (given or "").split(os.pathsep) if part]
     if named:
         return named
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return [Path(cache).expanduser() / "agentlab" / "data"]
+    return [cache_folder() / "data"]
 
 
 def find_data(name: str) -> Path | None:

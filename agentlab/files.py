@@ -1,8 +1,10 @@
-"""Small files that appear whole or not at all."""
+"""Small files that appear whole or not at all, and the folder of what can be made again."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -16,3 +18,8 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """The same for a value as JSON."""
     write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """The user's cache folder for agentlab, which need not be there yet."""
+    return Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "agentlab"

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agentlab.envs.local import environment
+from agentlab.envs._processes import environment
 from machine import RESULTS, about, save
 
 IMAGES = Path(__file__).resolve().parents[1] / "envs" / "images"

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentlab.envs.local import environment
+from agentlab.envs._processes import environment
 from agentlab.tools import train
 from agentlab.tools._jobs import Store
 from machine import RESULTS, about, save

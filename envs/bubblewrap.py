@@ -28,6 +28,8 @@ from typing import ClassVar
 from agentlab.envs import STRICT, Limits, SandboxError, _cgroup
 from agentlab.envs._confined import GRACE, PROGRAMS, RUNNER, WORK, Confined, Wire, runner_argv
 
+from agentlab.files import cache_folder
+
 SHM, SHARED = "/dev/shm", 16 << 20  # noqa: S108 - in the sandbox
 """Where shared memory is, and its bytes."""
 
@@ -169,7 +171,7 @@ def _tried(program: str | None) -> str:
 def _compiled() -> Path:
     """The first process as bytecode of this interpreter, in the user's cache."""
     source = Path(str(files("agentlab.envs"))) / "images" / "runner.py"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentlab" / "runner"
+    cache = cache_folder() / "runner"
     name = f"{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.{sys.implementation.cache_tag}.pyc"
     if not (cache / name).is_file():
         cache.mkdir(parents=True, exist_ok=True)

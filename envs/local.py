@@ -20,16 +20,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from agentlab.envs import MOST_INPUT, Executed, Failure, Limits, Reply, SandboxError, Talk
-from agentlab.envs._processes import (  # noqa: F401
-    MARK,
-    Started,
-    alive,
-    environment,
-    kill_tree,
-    reap,
-    start,
-    start_ticks,
-)
+from agentlab.envs._processes import MARK, environment, kill_tree
 
 MOST_LINE = 32 << 20
 """Bytes of one answer."""

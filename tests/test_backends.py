@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentlab.envs.local import environment
+from agentlab.envs._processes import environment
 from agentlab.tools import _backends, _simulator, train
 from agentlab.tools._command import Progress
 from agentlab.tools._train_records import Truth

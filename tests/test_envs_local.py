@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from agentlab.envs import Executed, Limits, Sandbox, SandboxError
-from agentlab.envs.local import Local, alive, environment, kill_tree, reap, start
+from agentlab.envs._processes import alive, environment, kill_tree, reap, start
+from agentlab.envs.local import Local
 
 PYTHON = sys.executable
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentlab.envs.local import environment, start_ticks
+from agentlab.envs._processes import environment, start_ticks
 from agentlab.tools._job_files import told
 from agentlab.tools._jobs import CANCEL, MAX_JOBS, Job, Store
 from mcp.server.mcpserver.exceptions import ToolError

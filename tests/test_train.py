@@ -20,7 +20,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs agentlab-discovery[train]")
 
-from agentlab.envs.local import environment, start_ticks  # noqa: E402
+from agentlab.envs._processes import environment, start_ticks  # noqa: E402
 from agentlab.tools import train  # noqa: E402
 from mcp import Client  # noqa: E402
 from mcp.shared.exceptions import MCPError  # noqa: E402

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentlab.envs.local import environment
+from agentlab.envs._processes import environment
 from agentlab.tools import train
 from mcp import Client, StdioServerParameters
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from agentlab.envs.local import environment
+from agentlab.envs._processes import environment
 
 IMAGES = Path(str(files("agentlab.envs"))) / "images"
 SHAPE: dict[str, Any] = {"d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 64, "context": 64}

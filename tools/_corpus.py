@@ -10,8 +10,10 @@ from pathlib import Path
 from agentlab.tools._budgets import task_file
 from agentlab.tools._command import Command, prepare
 from agentlab.tools._job_files import Job
-from agentlab.tools._jobs import Store, cache
+from agentlab.tools._jobs import Store
 from agentlab.tools._trainer import program
+
+from agentlab.files import cache_folder
 
 FIELDS = ("folder", "train_bytes", "valid_bytes")
 
@@ -32,7 +34,7 @@ class Text:
 def text_of(task: str, wheel: str | None) -> Text:
     """The corpus of a task, given by name or folder. Raises ToolError for one without pins."""
     pins = task_file(task, "corpus.toml").resolve()
-    out = cache() / "corpus" / hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
+    out = cache_folder() / "corpus" / hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
     return Text(out, (str(pins), str(out), *([str(Path(wheel).resolve())] if wheel else [])))
 
 

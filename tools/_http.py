@@ -26,6 +26,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, BackendError
+from agentlab.files import cache_folder
 
 LOOPBACK = "127.0.0.1"
 TOKEN = "AGENTLAB_TOKEN"  # noqa: S105 -- the name of the variable, not a token
@@ -169,8 +170,7 @@ def _names(where: Listening, port: int) -> list[str]:
 @contextmanager
 def _kept(token: str, name: str, env: Mapping[str, str]) -> Iterator[Path]:
     """A file with the token that only its owner reads, gone when the block is left."""
-    cache = env.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(cache).expanduser() / "agentlab" / "tokens"
+    folder = cache_folder(env) / "tokens"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     file = folder / name

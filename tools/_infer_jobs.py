@@ -13,12 +13,11 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from agentlab.envs import Limits
-from agentlab.envs.local import Local
 from agentlab.tools._endpoint import checked_url, key_of
 from agentlab.tools._infer_records import InferJob, Place, Source, view
-from agentlab.tools._job_files import Fields, error_text, objects
+from agentlab.tools._job_files import Fields
 from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
+from agentlab.tools._programs import last_answer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -123,15 +122,7 @@ async def answered(ctx: Context[Any], job: Job, wait: float, until: str = "") ->
 async def export(run: str, folder: str) -> Fields:
     """What the trainer's export tells of the new folder. Raises ToolError where it refuses."""
     argv = [sys.executable, _program("train", "train_export.py"), str(checkpoint_folder(run)), str(path_of(folder))]
-    async with Local(limits=Limits(output_bytes=1 << 20)) as here:
-        done = await here.exec(argv, timeout=18)
-    lines = [line for _, line in objects(done.stdout.encode())]
-    if done.timed_out or not lines:
-        said = done.stderr.strip().splitlines() or ["no message"]
-        raise ToolError(f"the export gave no answer in {done.seconds:.0f} s: {said[-1][:300]}")
-    if lines[-1].get("event") == "error":
-        raise ToolError(error_text(lines[-1]))
-    return {k: v for k, v in lines[-1].items() if k != "event"}
+    return dict(await last_answer(argv, "the export gave no answer", seconds=18))
 
 
 def path_of(text: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from agentlab.envs.local import Started, alive, reap
+from agentlab.envs._processes import Started, alive, reap
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import JsonValue
 

@@ -21,13 +21,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from agentlab.envs.local import Started, alive, environment, kill_tree, reap, start_ticks
-from agentlab.envs.local import start as start_process
+from agentlab.envs._processes import Started, alive, environment, kill_tree, reap, start_ticks
+from agentlab.envs._processes import start as start_process
 from agentlab.tools._job_files import GOING, OVER, Fields, Job, Lines, State, objects, process_of, read_job, read_object
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field, JsonValue
 
-from agentlab.files import write_json, write_whole
+from agentlab.files import cache_folder, write_json, write_whole
 
 __all__ = [
     "CANCEL",
@@ -41,7 +41,6 @@ __all__ = [
     "Lines",
     "State",
     "Store",
-    "cache",
     "jobs_folder",
 ]
 
@@ -58,14 +57,9 @@ variables that it needs: {"argv": [..], "variables": [..]}."""
 JobId = Annotated[str, Field(description="As `start` or `list` gave it.", pattern=NAME)]
 
 
-def cache() -> Path:
-    """The user's cache folder for agentlab."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentlab"
-
-
 def jobs_folder() -> Path:
     """Where jobs lie."""
-    return Path(os.environ.get(JOBS) or cache() / "jobs").resolve()
+    return Path(os.environ.get(JOBS) or cache_folder() / "jobs").resolve()
 
 
 class Store:

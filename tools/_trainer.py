@@ -11,11 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from agentlab.envs import Limits
 from agentlab.envs._contained import contained
-from agentlab.envs.local import Local
-from agentlab.tools._job_files import Fields, error_text, objects
+from agentlab.tools._job_files import Fields
 from agentlab.tools._jobs import CANCEL
+from agentlab.tools._programs import last_answer
 from agentlab.tools._refusals import refusals
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import JsonValue
@@ -62,15 +61,8 @@ async def plan(config: Mapping[str, JsonValue]) -> Fields:
     if "out" in config:
         raise ToolError("out; the job's folder is chosen by the server; leave the key away")
     asked = json.dumps({**config, "out": "job"})
-    async with Local(limits=Limits(output_bytes=1 << 20)) as here:
-        done = await here.exec([sys.executable, program("main.py"), "--plan"], stdin=asked, timeout=15)
-    lines = [line for _, line in objects(done.stdout.encode())]
-    if done.timed_out or not lines:
-        said = done.stderr.strip().splitlines() or ["no message"]
-        raise ToolError(f"the trainer gave no plan in {done.seconds:.0f} s: {said[-1][:300]}")
-    if lines[-1].get("event") == "error":
-        raise ToolError(error_text(lines[-1]))
-    return {k: v for k, v in lines[-1].items() if k != "event"}
+    argv = [sys.executable, program("main.py"), "--plan"]
+    return dict(await last_answer(argv, "the trainer gave no plan", stdin=asked, seconds=15))
 
 
 async def order(config: Fields, sandbox: SandboxName = "local") -> Order:
