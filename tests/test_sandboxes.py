@@ -8,8 +8,10 @@ import select
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,56 +251,67 @@ asyncio.run(main())
 """
 
 
-def owned(kind: str) -> tuple[subprocess.Popen[str], str]:
+@contextmanager
+def owned(kind: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that holds a sandbox of that kind with a program in it, and the mark on the program's command line."""
     mark = uuid.uuid4().hex
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, kind, mark], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "there?\n"
-    return owner, mark
+    with subprocess.Popen([sys.executable, "-c", OWNER, kind, mark], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "there?\n"
+            yield owner, mark
+        finally:
+            kill(owner)
 
 
 def kill(owner: subprocess.Popen[str]) -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    assert owner.stdout is not None
-    owner.stdout.close()
 
 
 def test_a_bubblewrap_is_gone_when_the_process_that_made_it_is_killed(bwrap: str) -> None:
-    owner, mark = owned("bubblewrap")
-    inside = [pid for pid in everyone() if mark in command_of(pid) and pid != owner.pid]
-    assert inside, "the program in the sandbox was not found"
-    ends = [os.pidfd_open(pid) for pid in inside]
-    kill(owner)
-    for end in ends:
-        assert select.select([end], [], [], 30)[0], "a process of the sandbox outlived its owner"
-        os.close(end)
+    with owned("bubblewrap") as (owner, mark):
+        inside = [pid for pid in everyone() if mark in command_of(pid) and pid != owner.pid]
+        assert inside, "the program in the sandbox was not found"
+        ends = [os.pidfd_open(pid) for pid in inside]
+        kill(owner)
+        for end in ends:
+            assert select.select([end], [], [], 30)[0], "a process of the sandbox outlived its owner"
+            os.close(end)
 
 
 def test_a_container_is_gone_when_the_process_that_made_it_is_killed(law_image: str) -> None:
-    owner, mark = owned("docker")
+    gone = docker_module.docker_errors()
     client = engine().client
     try:
-        (container,) = [c for c in client.containers.list(filters={"label": docker_module.LABEL}) if holds(c, mark)]
-        kill(owner)
-        gone = docker_module.docker_errors()
-        try:
-            client.api.wait(container.id, timeout=30, condition="removed")
-        except gone as error:
-            assert "No such container" in str(error), error  # noqa: PT017 - it was gone before we asked
-        with pytest.raises(gone, match="No such container"):
-            client.api.inspect_container(container.id)
+        with owned("docker") as (owner, mark):
+            container = holder_of(client, mark)
+            kill(owner)
+            try:
+                client.api.wait(container, timeout=30, condition="removed")
+            except gone as error:
+                assert "No such container" in str(error), error  # noqa: PT017 - it was gone before we asked
+            with pytest.raises(gone, match="No such container"):
+                client.api.inspect_container(container)
     finally:
         client.close()
 
 
-def holds(container: object, mark: str) -> bool:
-    """Whether a process of that container carries the mark; one that ends meanwhile does not."""
-    try:
-        return mark in str(container.top())  # type: ignore[attr-defined]
-    except docker_module.docker_errors():
-        return False
+def holder_of(client: Any, mark: str) -> str:
+    """The id of the container with a process that carries the mark.
+
+    The engine's `top` lists processes with the host's `ps`, which fails when one of them ends meanwhile: asked again.
+    """
+    told: list[str] = []
+    for _ in range(100):
+        for container in client.api.containers(filters={"label": docker_module.LABEL}):
+            try:
+                if mark in str(client.api.top(container["Id"])):
+                    return str(container["Id"])
+            except docker_module.docker_errors() as error:
+                told.append(str(error))
+        time.sleep(0.1)
+    pytest.fail(f"no container holds the program; the engine said {told[-3:]}")
 
 
 def everyone() -> list[int]:
