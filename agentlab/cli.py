@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from agentlab import __version__
+from agentlab.cli_bench import bench
 from agentlab.cli_envs import envs_app
 from agentlab.cli_options import Json, Plain, Words, print_json
 from agentlab.cli_tools import tools_app
@@ -29,6 +30,7 @@ runs_app = typer.Typer(help="List, show and resume runs.", rich_markup_mode=None
 app.add_typer(runs_app, name="runs")
 app.add_typer(tools_app, name="tools")
 app.add_typer(envs_app, name="envs")
+app.command()(bench)
 
 
 def main() -> NoReturn:

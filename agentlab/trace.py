@@ -129,7 +129,7 @@ def rewind(path: Path) -> None:
     with path.open("rb") as file:
         for line in file:
             record = _parse(line)
-            if record is None or record["kind"] not in ("run", "entry"):
+            if record is None or record["kind"] not in ("run", "entry", "decision"):
                 break
             good += len(line)
     os.truncate(path, good)

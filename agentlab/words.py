@@ -88,7 +88,7 @@ def _convert(kind: object, text: str, key: str, given: str) -> object:
             return YES_NO[text.lower()]
         if kind is int:
             return _at_least(_whole(text), key, given)
-        return _positive(float(text), key, given) if kind is float else text
+        return _in_reach(float(text), key, given) if kind is float else text
     except (ValueError, KeyError, OverflowError):
         name = {bool: "true or false", int: "a whole number", float: "a number"}[typing.cast("type", kind)]
         raise UsageError(f"{given}: {key}={text} is not {name}") from None
@@ -105,7 +105,7 @@ def _whole(text: str) -> int:
     return int(number)
 
 
-LEAST = {"seed": 0, "experiments": 0, "window": 2, "replicas": 1, "patience": 0}
+LEAST = {"seed": 0, "hard": 0, "experiments": 0, "window": 2, "replicas": 1, "patience": 0}
 """The smallest value of each whole-number key; 1 where none is named."""
 
 
@@ -115,8 +115,12 @@ def _at_least(value: int, key: str, given: str) -> int:
     return value
 
 
-def _positive(value: float, key: str, given: str) -> float:
-    if not value > 0:
+MAY_BE_0 = {"error", "malformed", "repeat", "correlation", "latency"}
+"""Keys with a number that may be 0; all others are more than 0."""
+
+
+def _in_reach(value: float, key: str, given: str) -> float:
+    if not (value > 0 or (value == 0 and key in MAY_BE_0)):
         raise UsageError(f"{given}: {key}={value:g} is not more than 0")
     return value
 

@@ -14,7 +14,10 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 FITTING = ("fitting", "search", "objective", "descent", "varpro", "starts", "peel", "standard")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "types"),
-    ("catalog", "metrics", "law", "vote", "journal", "trace", "words", "task_file", "csv", "variables", "hub"),
+    (
+        *("catalog", "metrics", "law", "vote", "ledger", "journal", "trace", "words", "task_file", "csv", "variables"),
+        "hub",
+    ),
     (
         *FITTING,
         "selection",
@@ -27,9 +30,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "program",
         "tool",
         "toolbox",
+        "decisions",
         "steps",
         "planted",
         "hanoi",
+        "topology",
         "table",
         "run_rows",
     ),

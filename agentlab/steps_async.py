@@ -1,0 +1,105 @@
+"""Chains side by side, each waiting for its own answers: how jobs advance that ask a model over a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from agentlab.ledger import OverBudgetError
+from agentlab.steps import Chain, Walk
+from agentlab.steps_chain import sent
+from agentlab.vote import Answer, RedFlag, Wave, held
+
+
+class SideBySide:
+    """The `go` of a Walk whose jobs draw with a coroutine function; a context manager that owns the event loop.
+
+    The chains' tasks live from superstep to superstep; between two of them the loop stands still, so that what goes to
+    disk is one moment of all chains, and no chain waits for another.
+    """
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._steps = self._goal = 0
+        self._enough = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._runner.__exit__(kind, value, tb)  # cancels the chains that are left
+
+    def __call__(self, walk: Walk[Any], goal: int, until: float) -> None:
+        """Advance until so many steps are decided or that time has come. Raises what a chain raised."""
+        self._runner.run(self._advance(walk, goal, until))
+
+    def run(self, waited: Coroutine[Any, Any, object]) -> None:
+        """Run something else on the chains' event loop, such as the end of what they talk to."""
+        self._runner.run(waited)
+
+    async def _advance(self, walk: Walk[Any], goal: int, until: float) -> None:
+        self._steps, self._goal = walk.steps, goal
+        self._enough.clear()
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._chain(walk, c)) for c in walk.chains if not c.over]
+        enough = asyncio.create_task(self._enough.wait())
+        waiting: set[asyncio.Task[Any]] = {enough, *(t for t in self._tasks if not t.done())}
+        try:
+            while len(waiting) > 1 and not enough.done():
+                left = max(0.0, until - walk.clock())
+                done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if not done:
+                    return
+        finally:
+            enough.cancel()
+
+    async def _chain(self, walk: Walk[Any], chain: Chain[Any]) -> None:
+        while not chain.over:
+            index = chain.index
+            walk.note(chain, index, await _step(chain))
+            self._steps += 1
+            if self._steps >= self._goal:
+                self._enough.set()
+
+
+async def _step(chain: Chain[Any]) -> list[Any]:
+    """Decide one step; the answers elected, none where it is undecided or the budget is spent."""
+    k, drawn = chain.voting.ahead, 0
+    done: list[Any] = []
+    wave = Wave(chain.voting.rules.ladder[0], 0, k)
+    try:
+        answers = await _drawn(chain, wave)
+        key = answers[0] if answers else None
+        if len(answers) == k and not isinstance(key, RedFlag) and all(answer == key for answer in answers):
+            chain.elect(key, k)
+            return [key]
+        ballot = held(k, chain.voting.rules)
+        wave, outcome = next(ballot), None
+        while outcome is None:
+            drawn += wave.count
+            wave, outcome = sent(ballot, answers, wave)
+            if outcome is None:
+                answers = await _drawn(chain, wave)
+    except OverBudgetError:
+        chain.cut_short(drawn)
+        return done
+    chain.conclude(outcome, k, done)
+    return done
+
+
+async def _drawn(chain: Chain[Any], wave: Wave) -> list[Answer]:
+    """The answers of a wave; its calls are set aside in the ledger before, and booked after."""
+    ledger = chain.voting.ledger
+    if ledger is None:
+        return list(await chain.job.draw(chain.state, chain.index, wave))
+    hold = await ledger.reserve(wave.count)
+    try:
+        return list(await chain.job.draw(chain.state, chain.index, wave))
+    finally:
+        hold.settle(wave.count)

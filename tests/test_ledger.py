@@ -1,0 +1,89 @@
+"""A budget that many share: the worst case fits before a call is made, and what was booked is what was paid."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.ledger import Ledger, OverBudgetError
+
+
+@given(st.integers(20, 2000), st.integers(1, 300), st.integers(0, 10**6))
+def test_many_callers_never_overrun_and_the_books_equal_the_receipts(cap: int, callers: int, seed: int) -> None:
+    ledger, chance, receipts = Ledger(cap), random.Random(seed), []  # noqa: S311 - a simulation, no secret
+
+    async def caller() -> None:
+        while True:
+            worst = chance.randint(1, 20)
+            try:
+                hold = await ledger.reserve(worst)
+            except OverBudgetError:
+                return
+            assert ledger.spent + ledger.held <= cap
+            for _ in range(chance.randint(0, 3)):
+                await asyncio.sleep(0)
+            receipts.append(chance.randint(1, worst))
+            hold.settle(receipts[-1])
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(caller() for _ in range(callers)))
+
+    asyncio.run(all_of_them())
+    assert (ledger.spent, ledger.receipts, ledger.held) == (sum(receipts), len(receipts), 0)
+    assert cap - 20 < ledger.spent <= cap
+
+
+def test_a_caller_waits_for_what_others_may_give_back() -> None:
+    async def wait() -> list[str]:
+        ledger, told = Ledger(10), []
+        first = await ledger.reserve(8)
+
+        async def second() -> None:
+            (await ledger.reserve(6)).settle(6)
+            told.append("served")
+
+        waiting = asyncio.create_task(second())
+        await asyncio.sleep(0)
+        told.append("waits")
+        first.settle(1)
+        await waiting
+        return told
+
+    assert asyncio.run(wait()) == ["waits", "served"]
+
+
+def test_one_who_gives_up_waiting_leaves_the_place_to_the_next() -> None:
+    async def wait() -> float:
+        ledger = Ledger(10)
+        first = await ledger.reserve(8)
+        gone, next_one = (asyncio.create_task(ledger.reserve(worst)) for worst in (10, 2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        (await next_one).settle(2)
+        first.settle(8)
+        return ledger.spent
+
+    assert asyncio.run(wait()) == 10
+
+
+def test_what_cannot_fit_is_refused_in_one_line() -> None:
+    ledger = Ledger(10, "tokens")
+    ledger.hold(4).settle(4)
+    with pytest.raises(OverBudgetError, match=r"the budget of 10 tokens has 6 left; the next call may take 7"):
+        ledger.hold(7)
+    with pytest.raises(OverBudgetError, match="may take 7"):
+        asyncio.run(ledger.reserve(7))
+
+
+def test_a_call_that_broke_its_bound_is_booked_and_told() -> None:
+    ledger = Ledger(10)
+    hold = ledger.hold(2)
+    with pytest.raises(OverBudgetError, match="took 3 tokens, more than the 2"):
+        hold.settle(3)
+    assert (ledger.spent, ledger.held) == (3, 0)
+    with pytest.raises(ValueError, match="settled already"):
+        hold.settle(1)
