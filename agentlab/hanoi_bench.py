@@ -111,7 +111,8 @@ def run(setting: Setting, tell: Callable[[int, int], None] = silent) -> dict[str
         draw, models = _draw(setting, towers, moves, faults, tokens)
         job, calls = TowersJob(towers, draw), None if setting.calls is None else Ledger(setting.calls, "calls")
         chains = [Chain(job, low, high, towers.state_at(low), _voting(setting, towers, calls)) for low, high in bounds]
-        go = None if isinstance(draw, Answers) else stack.enter_context(SideBySide())
+        waits = setting.model is not None or setting.latency is not None
+        go = stack.enter_context(SideBySide()) if waits else None
         for model in models:
             if go is not None:
                 stack.callback(lambda loop, one: loop.run(one.close()), go, model)
@@ -137,13 +138,13 @@ def _draw(
     if setting.base_url is not None:
         raise AgentlabError("hanoi: base_url= says where a model is served; name it with model=")
     answers = Answers(towers, Oracle(faults, setting.seed))
-    return (answers if setting.latency is None else _late(answers, setting.latency)), []
+    return (answers.draw if setting.latency is None else _late(answers, setting.latency)), []
 
 
 def _late(answers: Answers, seconds: float) -> Callable[[int, int, Wave], Awaitable[list[Answer]]]:
     async def draw(state: int, index: int, wave: Wave) -> list[Answer]:
         await asyncio.sleep(seconds)
-        return answers(state, index, wave)
+        return answers.draw(state, index, wave)
 
     return draw
 

@@ -19,8 +19,8 @@ from agentlab.vote import Answer, RedFlag, Rung, VoteError, Wave
 
 RIGHT, WRONG, MALFORMED, REPEATING = range(4)
 
-BLOCK, KEPT = 4096, 8
-"""Steps that are drawn for at once, and the first draws of each that are kept ready."""
+BLOCK, KEPT, BLOCKS = 1024, 8, 512
+"""Steps that are drawn for at once, the first draws of each that are kept ready, and for how many blocks."""
 
 Codes = NDArray[np.int8]
 Floats = NDArray[np.float64]
@@ -72,6 +72,7 @@ class Oracle:
         self.faults, self.seed = faults, seed
         self.low = self.high = 0
         self.kept: dict[int, list[int]] = {}
+        self._blocks: dict[int, dict[int, list[int]]] = {}
         chance = np.random.default_rng([seed, 0])
         self.hard = (
             np.sort(chance.choice(faults.steps, faults.hard, replace=False)) if faults.hard else np.empty(0, int)
@@ -113,13 +114,17 @@ class Oracle:
         return found
 
     def fill(self, index: int) -> None:
-        """Draw ahead for the block of a step: `kept` then has the steps from `low` to `high` that are not all right."""
-        self.low = index // BLOCK * BLOCK
+        """Turn to the block of a step: `kept` then has the steps from `low` to `high` that are not all right."""
+        block = index // BLOCK
+        self.low = block * BLOCK
         self.high = self.low + BLOCK
-        steps = np.arange(self.low, self.high)
-        codes = self._codes(steps, 0, 0, KEPT)
-        off = np.flatnonzero(codes.any(axis=1))
-        self.kept = dict(zip((off + self.low).tolist(), codes[off].tolist(), strict=True))
+        if block not in self._blocks:
+            if len(self._blocks) == BLOCKS:
+                del self._blocks[next(iter(self._blocks))]
+            codes = self._codes(np.arange(self.low, self.high), 0, 0, KEPT)
+            off = np.flatnonzero(codes.any(axis=1))
+            self._blocks[block] = dict(zip((off + self.low).tolist(), codes[off].tolist(), strict=True))
+        self.kept = self._blocks[block]
 
     def _codes(self, steps: NDArray[np.int64], rung: int, number: int, count: int) -> Codes:
         faults = self.faults
@@ -152,7 +157,7 @@ def _mixed(x: Whole) -> Whole:
 
 
 class Answers:
-    """Draws of a simulated model that solves the towers: the `draw` of their job.
+    """Draws of a simulated model that solves the towers: `draw` is that of their job.
 
     A flagged draw is a text, spoiled in one of several ways, that goes through the reader that a model's answers go
     through; it is an error of this module if the reader lets it pass.
@@ -163,7 +168,7 @@ class Answers:
         self._right = towers.right
         self._plain: Wave | None = None  # the first wave of steps as it came last: chains hand in the same one
 
-    def __call__(self, state: int, index: int, wave: Wave) -> list[Answer]:
+    def draw(self, state: int, index: int, wave: Wave) -> list[Answer]:
         """The answers of a wave: keys of the right move, keys of a wrong one, red flags."""
         oracle, right = self.oracle, self._right(state, index)
         if wave is self._plain and index not in oracle.kept and oracle.low <= index < oracle.high:

@@ -116,7 +116,7 @@ class _Table:
         self._answers, self._calls, self._agents = answers, calls, agents
 
     def __call__(self, state: int, index: int, wave: Wave) -> list[Answer]:
-        found = self._answers(state, index, wave)
+        found = self._answers.draw(state, index, wave)
         for answer in found:
             self._calls.append(_call(len(self._calls) % self._agents, index, answer))
         return found
@@ -132,7 +132,7 @@ class _Alone:
         found: list[Answer] = []
         for number in range(wave.number, wave.number + wave.count):
             own = Wave(wave.rung, self._agent + number * self._agents, 1)
-            found += self._answers(state, index, own)
+            found += self._answers.draw(state, index, own)
             self._calls.append(_call(self._agent, index, found[-1]))
         return found
 

@@ -17,6 +17,9 @@ from agentlab.vote import VoteError
 
 Floats = NDArray[np.float64]
 
+MANY = 200
+"""A k so large that only steps which are more often wrong than right go wrong."""
+
 
 def log_odds(p: float) -> float:
     """ln(p / (1 - p)), infinite at 0 and 1. Raises VoteError for anything that is no probability."""
@@ -162,12 +165,16 @@ def _beta_mean(f: Callable[[Floats], Floats], p: float, k: int, rho: float) -> f
 
 
 def warning(p: float, k: int, s: float, t: float, rho: float) -> str:
-    """One sentence where correlated errors, not k, decide: "" where k is enough for t all the same."""
-    reached = steps_reached(p, k, t, rho)
-    if rho <= 0 or reached >= s:
+    """One sentence where correlated errors make k too small for t: "" where it is enough all the same.
+
+    Some steps are then more often wrong than right, and for them every larger k is worse; they bound what any k holds.
+    """
+    if rho <= 0 or steps_reached(p, k, t, rho) >= s:
         return ""
-    alone = steps_reached(p, k, t)
+    bound = steps_reached(p, MANY, t, rho)
+    ends = f"no k holds it for more than {bound:,.0f}" if bound < s else "a larger k alone is no cure for hard ones"
     return (
-        f"errors within a step are correlated ({rho:.2g}): k={k} holds {t:.0%} for {reached:,.0f} steps, not for the "
-        f"{alone:,.0f} that independent errors would allow; a larger k is no cure, asking otherwise is"
+        f"errors within a step are correlated ({rho:.2g}): k={k} holds {t:.0%} for {steps_reached(p, k, t, rho):,.0f} "
+        f"steps, not for the {steps_reached(p, k, t):,.0f} that independent errors would allow, and {ends}; escalate "
+        "what is not unanimous"
     )

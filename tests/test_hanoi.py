@@ -220,7 +220,7 @@ def test_a_larger_k_alone_makes_hard_steps_worse_and_is_not_called_a_cure() -> N
     with pytest.raises(VoteError, match="a larger k makes it worse"):
         k_min(0.4, 0.95, 1000)
     found = run(Setting(disks=13, error=0.01, correlation=0.2, escalate="undecided"))
-    assert "a larger k is no cure" in found["warning"]
+    assert "escalate what is not unanimous" in found["warning"]
 
 
 def test_hard_steps_of_a_tower_are_escalated_by_default() -> None:

@@ -40,7 +40,7 @@ def towers_walk(
 ) -> tuple[Walk[int], bytearray]:
     """A walk over simulated towers, its moves beside it."""
     towers = Towers(disks)
-    job = TowersJob(towers, Answers(towers, Oracle(Faults(0.05, steps=towers.moves), seed=7)))
+    job = TowersJob(towers, Answers(towers, Oracle(Faults(0.05, steps=towers.moves), seed=7)).draw)
     moves = bytearray(towers.moves)
 
     def note(index: int, keys: Any) -> None:
@@ -288,7 +288,7 @@ def test_256_chains_never_pass_the_budget_and_the_ledger_equals_the_receipts() -
     async def draw(state: int, index: int, wave: Wave) -> list[Answer]:
         await asyncio.sleep(0.001)
         receipts.append(wave.count)
-        return answers(state, index, wave)
+        return answers.draw(state, index, wave)
 
     ledger = Ledger(5000, "calls")
     chains = [
