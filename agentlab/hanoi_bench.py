@@ -137,7 +137,7 @@ def _draw(
         return asked, models
     if setting.base_url is not None:
         raise AgentlabError("hanoi: base_url= says where a model is served; name it with model=")
-    answers = Answers(towers, Oracle(faults, setting.seed))
+    answers = Answers(towers, Oracle(faults, setting.seed, blocks=setting.chains + 8))
     return (answers.draw if setting.latency is None else _late(answers, setting.latency)), []
 
 

@@ -19,8 +19,8 @@ from agentlab.vote import Answer, RedFlag, Rung, VoteError, Wave
 
 RIGHT, WRONG, MALFORMED, REPEATING = range(4)
 
-BLOCK, KEPT, BLOCKS = 1024, 8, 512
-"""Steps that are drawn for at once, the first draws of each that are kept ready, and for how many blocks."""
+BLOCK, KEPT = 1024, 8
+"""Steps that are drawn for at once, and the first draws of each that are kept ready."""
 
 Codes = NDArray[np.int8]
 Floats = NDArray[np.float64]
@@ -66,10 +66,13 @@ class Faults:
 
 
 class Oracle:
-    """Draws RIGHT, WRONG, MALFORMED or REPEATING for (step, rung, number), the same ones whenever it is asked."""
+    """Draws RIGHT, WRONG, MALFORMED or REPEATING for (step, rung, number), the same ones whenever it is asked.
 
-    def __init__(self, faults: Faults, seed: int) -> None:
-        self.faults, self.seed = faults, seed
+    `blocks` of draws are kept ready, 15 kB each: as many as there are chains, or they are drawn again and again.
+    """
+
+    def __init__(self, faults: Faults, seed: int, blocks: int = 8) -> None:
+        self.faults, self.seed, self._most = faults, seed, blocks
         self.low = self.high = 0
         self.kept: dict[int, list[int]] = {}
         self._blocks: dict[int, dict[int, list[int]]] = {}
@@ -119,7 +122,7 @@ class Oracle:
         self.low = block * BLOCK
         self.high = self.low + BLOCK
         if block not in self._blocks:
-            if len(self._blocks) == BLOCKS:
+            if len(self._blocks) >= self._most:
                 del self._blocks[next(iter(self._blocks))]
             codes = self._codes(np.arange(self.low, self.high), 0, 0, KEPT)
             off = np.flatnonzero(codes.any(axis=1))

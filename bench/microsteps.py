@@ -198,7 +198,7 @@ def correlated() -> Table:
 def budget() -> Table:
     """256 chains on one budget of calls: what is spent, what the oracle counted, and whether the cap held."""
     geometry, receipts = Towers(14), [0]
-    answers = Answers(geometry, Oracle(Faults(0.1, malformed=0.05, steps=geometry.moves), 0))
+    answers = Answers(geometry, Oracle(Faults(0.1, malformed=0.05, steps=geometry.moves), 0, blocks=256))
 
     async def draw(state: int, index: int, wave: Wave) -> list[Answer]:
         await asyncio.sleep(random.random() / 200)  # noqa: S311 - a delay

@@ -65,6 +65,7 @@ class Run(BaseModel):
     step: int = 0
     steps: int = 0
     flops: float = 0
+    flops_spent: float | None = Field(default=None, description="By all replicas up to the last agreed segment.")
     loss: float | None = None
     valid_loss: float | None = None
     tokens_per_second: float | None = None
@@ -90,6 +91,11 @@ class Segment(BaseModel):
     spikes: int = 0
     loss: float | None = None
     valid_loss: float | None = None
+    state_digest: str | None = Field(default=None, description="Of the whole state that the replicas agreed on.")
+    votes: list[int] = Field(default_factory=list, description="Replicas for each answer, the elected one first.")
+    flags: dict[str, int] = Field(default_factory=dict, description="Runs that were discarded, by reason.")
+    draws: int | None = Field(default=None, description="Runs of the segment: replicas and those done again.")
+    flops_spent: float | None = Field(default=None, description="FLOPs of all runs up to here.")
 
 
 class Segments(BaseModel):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,8 @@ from agentlab.tools._job_files import Fields
 from agentlab.tools._jobs import CANCEL
 from agentlab.tools._programs import last_answer
 from agentlab.tools._refusals import refusals
+from agentlab.tools._segments import write_order
+from agentlab.tools._segments_replicas import Replicated
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import JsonValue
 
@@ -23,6 +25,30 @@ from agentlab.files import write_json
 
 SandboxName = Literal["local", "docker"]
 """Where our trainer runs."""
+
+
+@dataclass(frozen=True)
+class Voting:
+    """How the segments of a run are voted on; as it stands, they are not, and the trainer goes through by itself.
+
+    Attributes:
+        replicas: Processes that train each segment, and votes by which its answer must be ahead.
+        stall: Seconds without a line of progress after which one is ended and done again; None waits for ever.
+        tolerance: Relative difference up to which two answers agree; 0 asks for the same bits.
+    """
+
+    replicas: int = 1
+    stall: float | None = None
+    tolerance: float = 0.0
+
+    @property
+    def asked(self) -> Fields:
+        """What is written down beside the config; nothing where nothing is asked."""
+        fields: Fields = {"replicas": self.replicas, "stall": self.stall, "tolerance": self.tolerance}
+        return fields if self != Voting() else {}
+
+
+ALONE = Voting()
 
 
 @dataclass(frozen=True)
@@ -65,13 +91,19 @@ async def plan(config: Mapping[str, JsonValue]) -> Fields:
     return dict(await last_answer(argv, "the trainer gave no plan", stdin=asked, seconds=15))
 
 
-async def order(config: Fields, sandbox: SandboxName = "local") -> Order:
+async def order(config: Fields, sandbox: SandboxName = "local", voting: Voting = ALONE) -> Order:
     """A run of our trainer, as a process of this machine or in a container. Raises ToolError for a bad config."""
+    _refuse_voting(voting, sandbox)
     planned = await plan(config)
     threads = int(number(config.get("threads"))) or 1
 
     def argv_of(folder: Path) -> Sequence[str]:
         corpus = Path(str(config["corpus"])).resolve()
+        if voting.asked:
+            worker = (sys.executable, program("main.py"))
+            inside = {**config, "corpus": str(corpus)}
+            path = write_order(folder, Replicated(inside, worker=worker, **asdict(voting)))
+            return [sys.executable, "-m", "agentlab.tools._segments", str(path)]
         write_json(folder / "run.json", {**config, "corpus": str(corpus), "out": str(folder)})
         if sandbox == "local":
             (folder / CANCEL).unlink(missing_ok=True)
@@ -85,4 +117,11 @@ async def order(config: Fields, sandbox: SandboxName = "local") -> Order:
         return tuple(job.argv)
 
     flops = max(number(planned["flops"]), number(config.get("flops")))
-    return Order(config, argv_of, flops, planned, threads=threads)
+    return Order({**config, **voting.asked}, argv_of, flops, planned, threads=threads)
+
+
+def _refuse_voting(voting: Voting, sandbox: SandboxName) -> None:
+    if voting.asked and sandbox != "local":
+        raise ToolError(f"sandbox={sandbox}: segments are voted on by processes of this machine; write sandbox=local")
+    if voting.tolerance and voting.replicas == 1:
+        raise ToolError("tolerance: one replica has nothing to agree with; write replicas=2 or 3, or leave it away")

@@ -95,7 +95,7 @@ async def estimate(
 
 
 @server.tool(annotations=hints(repeats=True))
-async def start(
+async def start(  # noqa: PLR0913, PLR0917 - what a client may write, each with its default
     config: Config,
     name: Annotated[str | None, Field(pattern=NAME, description="Job id to use.")] = None,
     task: Annotated[str | None, Field(description="Task the run is for: its sealed budgets are refused.")] = None,
@@ -106,9 +106,24 @@ async def start(
     sandbox: Annotated[
         _trainer.SandboxName, Field(description="docker: our trainer in a container without a network.")
     ] = "local",
+    replicas: Annotated[
+        int,
+        Field(ge=1, le=3, description="Runs that must agree on a segment before the next begins; each has threads."),
+    ] = 1,
+    stall: Annotated[
+        float | None,
+        Field(
+            gt=0, description="Seconds without a line until a segment is ended and done again; checks one replica too."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        Field(ge=0, le=0.1, description="Relative difference of losses and norm that still agrees; 0: same bits."),
+    ] = 0.0,
 ) -> Run:
     """Starts training and returns at once; the same config again resumes an unfinished job or shows a finished one."""
-    order = await _order(backend, config, truth, sandbox)
+    voting = _trainer.Voting(replicas, stall, tolerance)
+    order = await _order(backend, config, truth, sandbox, voting)
     refuse_sealed(task, config.get("corpus"), order.flops, sealed_key)
     job = await asyncio.to_thread(
         store().start, KIND, order.asked, order.argv_of, name=name, threads=order.threads, nice=nice, env=order.env
@@ -160,7 +175,7 @@ def list_jobs(
 
 @server.tool(annotations=hints(reads=True))
 def segments(job: JobId) -> Segments:
-    """The segments that a job has finished so far: step, FLOPs, digest of the model's state, losses."""
+    """The segments that a job has finished so far: step, FLOPs, digest, losses, and votes and flags of its replicas."""
     found = store().find(job, KIND)
     done = _train_log.segments(store().log(job))
     asked = max(1, int(_trainer.number(found.config.get("segments"))))
@@ -202,14 +217,20 @@ async def corpus(
 
 
 async def _order(
-    backend: str, config: Fields, truth: Truth | None, sandbox: _trainer.SandboxName = "local"
+    backend: str,
+    config: Fields,
+    truth: Truth | None,
+    sandbox: _trainer.SandboxName = "local",
+    voting: _trainer.Voting = _trainer.ALONE,
 ) -> _trainer.Order:
+    if voting.asked and backend != "torch":
+        raise ToolError("replicas, stall, tolerance: only our trainer runs in replicas; leave them away")
     if sandbox != "local" and backend != "torch":
         raise ToolError(f"sandbox={sandbox}: only our trainer runs there; leave it away, or write backend=torch")
     if truth is not None and backend != "simulator":
         raise ToolError("truth: only the simulator has a planted law; leave it away, or write backend=simulator")
     if backend == "torch":
-        return await _trainer.order(config, sandbox)
+        return await _trainer.order(config, sandbox, voting)
     for key in ("backend", "truth", "template"):
         if key in config:
             raise ToolError(f"{key}: is no key of a config; give it as an argument of its own")

@@ -4,7 +4,8 @@ Lines, told apart by "event": start, resume, progress, segment, validation, dive
 stands in train_plan.py and is repeated in the start line. A run is resumed from the checkpoint in its `out` folder, bit
 for bit on the same machine with the same thread count; only `seconds` and `tokens_per_second` may differ. A config that
 cannot be run gives one error line and exit code 2; a diverged run is a result, with exit code 0. `--plan` prints the
-cost of the config and runs nothing.
+cost of the config and runs nothing. `--segment` stops after the next segment, whose checkpoint is read back, and adds a
+line "answer": the digest of the whole state, figures, and the sha256 of every file that is left.
 """
 
 import json
@@ -28,8 +29,8 @@ def read(path: str | None) -> Config:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: 0 trained or planned, 2 bad config."""
-    path = next((a for a in arguments if a != "--plan"), None)
+    """Exit code: 0 trained or planned, 2 bad config or checkpoint."""
+    path = next((a for a in arguments if not a.startswith("--")), None)
     try:
         config = read(path)
         if "--plan" in arguments:
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         else:
             from train_run import train  # noqa: PLC0415 - imports torch, which a plan has no need of
 
-            train(config)
+            train(config, one_segment="--segment" in arguments)
     except ConfigError as error:
         emit("error", what=error.what, where=error.where, instead=error.instead)
         return 2

@@ -9,19 +9,31 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from train_checkpoint import State, digest, export, load, lock, save, write_result
+from train_checkpoint import (
+    Saved,
+    State,
+    content_of,
+    digest,
+    export,
+    file_sha256,
+    load,
+    lock,
+    save,
+    whole,
+    write_result,
+)
 from train_data import Corpus
 from train_lines import emit
 from train_model import AdamW, Routing, Transformer, cross_entropy
 from train_plan import CONVENTION, Config, ConfigError, Plan, plan
 
 
-def train(c: Config) -> None:
-    """Runs the config to its end, resuming what its folder holds."""
+def train(c: Config, *, one_segment: bool = False) -> None:
+    """Runs the config to its end, or to that of the next segment, resuming what its folder holds."""
     corpus, p = Corpus(c), plan(c)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA repeats its bits only so
     with lock(Path(c.out)):
-        trainer = Trainer(c, p, corpus)
+        trainer = Trainer(c, p, corpus, one_segment=one_segment)
         where = {"device": trainer.device.type, "dtype": c.dtype, "threads": c.threads, "torch": torch.__version__}
         emit("start", **asdict(p), **where, convention=CONVENTION)
         trainer.run()
@@ -55,31 +67,41 @@ class Tally:
 
 
 class Trainer:
-    """A model, its optimizer and its position in the data; `run` goes to the end of the plan."""
+    """A model, its optimizer and its position in the data; `run` goes to the end of the plan, or of one segment."""
 
-    def __init__(self, c: Config, p: Plan, corpus: Corpus) -> None:
-        self.c, self.plan, self.corpus = c, p, corpus
+    def __init__(self, c: Config, p: Plan, corpus: Corpus, *, one_segment: bool = False) -> None:
+        self.c, self.plan, self.corpus, self.one_segment = c, p, corpus, one_segment
         self.device = _device(c)
+        torch.manual_seed(c.seed)  # nothing draws from it, but it is part of the state that replicas agree on
         self.model = Transformer(c).to(self.device)
         self.parameters: list[Tensor] = [q for _, q in self.model.named_parameters()]
         self.optimizer = AdamW(self.parameters, c)
         self.step, self.tally = 0, Tally(time.perf_counter())
+        self.loss: float | None = None  # of the last progress line
+        self.began: str | None = None  # digest of the whole state that was resumed from
 
     def run(self) -> None:
         """Segments to the end, then validation; lines go out as things happen."""
         began, steps = time.perf_counter(), self.plan.steps
         self._resume()
+        before = {"flops": self._flops(), "spikes": self.tally.spikes}
         bounds = [steps * (i + 1) // self.c.segments for i in range(self.c.segments)]
         result: dict[str, object] = {"status": "ok"}
+        number, saved = len(bounds) - 1, None
         for number, bound in enumerate(bounds):
             if bound <= self.step:
                 continue
             if not self._segment(bound):
                 result = {"status": "diverged", "valid_loss": None}
                 break
-            self._save(number)
+            saved = self._save(number)
+            checked = {}
             if self.c.valid_every_segment and bound < steps:
-                self._tell_validation(self.validate())
+                checked = self.validate()
+                self._tell_validation(checked)
+            if self.one_segment and bound < steps:
+                self._answer(number, {"status": "ok", **checked}, saved, before)
+                return
         if result["status"] == "ok":
             result |= self.validate()
             self._tell_validation(result)
@@ -89,6 +111,8 @@ class Trainer:
         result |= told | {"seconds": time.perf_counter() - began}
         write_result(Path(self.c.out), result, self.plan)
         emit("done", **result)
+        if self.one_segment:
+            self._answer(number, result, None if result["status"] == "diverged" else saved, before)
 
     def validate(self) -> dict[str, float]:
         """Mean loss (nats per byte) on the fixed held-out windows, and its standard error over windows."""
@@ -177,17 +201,36 @@ class Trainer:
         speed = t.count * self.c.batch_sequences * self.c.context / max(1e-9, now - t.began)
         position = {"step": self.step, "tokens": self._tokens(), "flops": self._flops()}
         emit("progress", **position, **shown, tokens_per_second=round(speed))
+        self.loss = shown["loss"]
         self.tally = Tally(now, running=t.running, spikes=t.spikes)
 
-    def _save(self, number: int) -> None:
+    def _save(self, number: int) -> Saved:
         state = State(self.step, self.tally.running, self.tally.spikes)
-        name = save(Path(self.c.out), self.model, self.optimizer, state, self.c)
-        told = {"digest": digest(self.model), "spikes": state.spikes, "checkpoint": name}
+        saved = save(Path(self.c.out), self.model, self.optimizer, state, self.c, read_back=self.one_segment)
+        told = {"digest": digest(self.model), "spikes": state.spikes, "checkpoint": saved.name}
         emit("segment", segment=number, step=self.step, flops=self._flops(), **told)
+        return saved
+
+    def _answer(self, number: int, found: Mapping[str, object], saved: Saved | None, before: Mapping[str, int]) -> None:
+        """The line by which one run of a segment is held against another: what it came to, and what it left."""
+        folder, state = Path(self.c.out), State(self.step, self.tally.running, self.tally.spikes)
+        squares = [torch.linalg.vector_norm(q.detach().double()) ** 2 for q in self.parameters]
+        left = [n for n in ("checkpoint.pt", "model.safetensors", "result.json") if (folder / n).exists()]
+        files = {name: file_sha256(folder / name) for name in left}
+        if saved is not None and saved.name in files:
+            files[saved.name] = saved.sha256  # of what was written, not of what the disk has now
+        emit(
+            "answer", segment=number, step=self.step, status=found["status"], began=self.began,
+            state=saved.state if saved else whole(content_of(self.model, self.optimizer, state)),
+            loss=self.loss, valid_loss=found.get("valid_loss"), valid_se=found.get("valid_se"),
+            norm=math.sqrt(math.fsum(float(s) for s in squares)), spikes=state.spikes - before["spikes"],
+            flops=self._flops() - before["flops"], files=files,
+        )  # fmt: skip
 
     def _resume(self) -> None:
-        state = load(Path(self.c.out), self.model, self.optimizer, self.c)
-        if state is not None:
+        found = load(Path(self.c.out), self.model, self.optimizer, self.c)
+        if found is not None:
+            state, self.began = found
             self.step = state.step
             self.tally = Tally(time.perf_counter(), running=state.running, spikes=state.spikes)
             emit("resume", step=self.step, digest=digest(self.model))
