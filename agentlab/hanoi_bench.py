@@ -65,7 +65,8 @@ class Setting:
         dissent = bool(self.hard or self.correlation) if self.escalate is None else self.escalate == "dissent"
         models = 2 if self.model is None else len(self.model.split(","))
         ladder = tuple(rung for rung in LADDER if rung.model < models)
-        return Rules(ladder=ladder, escalate="dissent") if dissent else Rules()
+        most = max(100, 20 * (self.k or 0))
+        return Rules(most, most, ladder, "dissent") if dissent else Rules(most, most)
 
     @property
     def job(self) -> bytes:
@@ -241,6 +242,8 @@ def page(result: dict[str, Any]) -> str:
 def _next(result: dict[str, Any]) -> str:
     if result["solved"]:
         return "agentlab bench topology"
+    if result["died_at"] is not None and result["setting"]["error"] >= 0.5:
+        return "agentlab bench hanoi error=0.1; where most answers are wrong no k helps"
     if result["died_at"] is not None:
         return f"agentlab bench hanoi disks={result['setting']['disks']} k={result['k'] + 1}"
     if result["setting"]["journal"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from agentlab.vote import Outcome
+from agentlab.vote import Outcome, VoteError
 from agentlab.vote_theory import k_min, warning
 
 
@@ -57,6 +57,10 @@ class Reliability:
     def __init__(
         self, target: float, steps: float, *, start: int = 5, most: int = 20, doubt: float = 0.05, first: int = 100
     ) -> None:
+        if not (0 < target < 1 and 0 < doubt < 1):
+            raise VoteError(
+                f"target={target:g}, doubt={doubt:g}: both are probabilities between 0 and 1, such as .95, .05"
+            )
         self.target, self.steps, self.most, self.doubt = target, steps, most, doubt
         self.k = start
         self.p_low = 0.0
