@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from agentlab import __version__
-from agentlab.cli_bench import bench
+from agentlab.cli_benches import bench
 from agentlab.cli_envs import envs_app
 from agentlab.cli_options import Json, Plain, Words, print_json
 from agentlab.cli_tools import tools_app

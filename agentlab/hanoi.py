@@ -192,6 +192,8 @@ def simulate(disks: int, moves: Iterable[int]) -> str:
     """
     pegs: list[list[int]] = [list(range(disks, 0, -1)), [], []]
     for number, move in enumerate(moves):
+        if move >> 2 == move & 3 or move >> 2 > 2 or move & 3 > 2:
+            return f"move {number} goes from peg {move >> 2} to peg {move & 3}"
         source, target = pegs[move >> 2], pegs[move & 3]
         if not source:
             return f"move {number} takes a disk from an empty peg"

@@ -19,8 +19,8 @@ from agentlab.vote import Answer, RedFlag, Rung, VoteError, Wave
 
 RIGHT, WRONG, MALFORMED, REPEATING = range(4)
 
-BLOCK, KEPT = 1024, 8
-"""Steps that are drawn for at once, and the first draws of each that are kept ready."""
+BLOCK = 1024
+"""Steps that are drawn for at once."""
 
 Codes = NDArray[np.int8]
 Floats = NDArray[np.float64]
@@ -68,14 +68,16 @@ class Faults:
 class Oracle:
     """Draws RIGHT, WRONG, MALFORMED or REPEATING for (step, rung, number), the same ones whenever it is asked.
 
-    `blocks` of draws are kept ready, 15 kB each: as many as there are chains, or they are drawn again and again.
+    `blocks` of draws are kept ready, 15 kB each: as many as there are chains, or they are drawn again and again; of
+    each step the first `ahead`, as many as a first wave takes.
     """
 
-    def __init__(self, faults: Faults, seed: int, blocks: int = 8) -> None:
-        self.faults, self.seed, self._most = faults, seed, blocks
+    def __init__(self, faults: Faults, seed: int, blocks: int = 8, ahead: int = 8) -> None:
+        self.faults, self.seed, self._most, self.ahead = faults, seed % 2**64, blocks, ahead
         self.low = self.high = 0
         self.kept: dict[int, list[int]] = {}
         self._blocks: dict[int, dict[int, list[int]]] = {}
+        self._difficulties: dict[tuple[int, int], Floats] = {}
         chance = np.random.default_rng([seed, 0])
         self.hard = (
             np.sort(chance.choice(faults.steps, faults.hard, replace=False)) if faults.hard else np.empty(0, int)
@@ -87,7 +89,7 @@ class Oracle:
             self.fill(index)
         end = wave.number + wave.count
         rung = _number(wave.rung)
-        if rung == 0 and end <= KEPT:
+        if rung == 0 and end <= self.ahead:
             return self.kept[index][wave.number : end] if index in self.kept else [RIGHT] * wave.count
         found: list[int] = self._codes(np.array([index]), rung, wave.number, wave.count)[0].tolist()
         return found
@@ -110,10 +112,15 @@ class Oracle:
         scale, found = 1 / self.faults.correlation - 1, np.empty(len(steps))
         blocks = steps // BLOCK
         for block in np.unique(blocks):
-            chance = np.random.default_rng([self.seed, 1, rung, int(block)])
-            drawn = chance.beta(scale * self.faults.error, scale * (1 - self.faults.error), BLOCK)
+            place = rung, int(block)
+            if place not in self._difficulties:
+                if len(self._difficulties) >= 3 * self._most:  # of three rungs
+                    del self._difficulties[next(iter(self._difficulties))]
+                chance = np.random.default_rng([self.seed, 1, *place])
+                drawn = chance.beta(scale * self.faults.error, scale * (1 - self.faults.error), BLOCK)
+                self._difficulties[place] = drawn
             here = blocks == block
-            found[here] = drawn[steps[here] % BLOCK]
+            found[here] = self._difficulties[place][steps[here] % BLOCK]
         return found
 
     def fill(self, index: int) -> None:
@@ -124,7 +131,7 @@ class Oracle:
         if block not in self._blocks:
             if len(self._blocks) >= self._most:
                 del self._blocks[next(iter(self._blocks))]
-            codes = self._codes(np.arange(self.low, self.high), 0, 0, KEPT)
+            codes = self._codes(np.arange(self.low, self.high), 0, 0, self.ahead)
             off = np.flatnonzero(codes.any(axis=1))
             self._blocks[block] = dict(zip((off + self.low).tolist(), codes[off].tolist(), strict=True))
         self.kept = self._blocks[block]
@@ -176,7 +183,7 @@ class Answers:
         oracle, right = self.oracle, self._right(state, index)
         if wave is self._plain and index not in oracle.kept and oracle.low <= index < oracle.high:
             return [right] * wave.count
-        if wave.rung.phrasing == wave.rung.model == wave.number == 0 and wave.count <= KEPT:
+        if wave.rung.phrasing == wave.rung.model == wave.number == 0 and wave.count <= oracle.ahead:
             self._plain = wave
         return [
             right if code == RIGHT else self._other(code, state, index, wave.number + i)

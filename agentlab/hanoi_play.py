@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from agentlab.hanoi import Towers
 from agentlab.hanoi_model import Move, prompt, read_answer
-from agentlab.ledger import Ledger
+from agentlab.ledger import Ledger, OverBudgetError
 from agentlab.models import LostReplyError, Model, prompt_bound
 from agentlab.vote import Answer, RedFlag, Rung, Wave
 from agentlab.vote_flags import LENGTH
@@ -36,10 +36,13 @@ class ModelAnswers:
         """The answers of a wave, asked side by side. Raises BackendError once all calls have ended."""
         numbers = range(wave.number, wave.number + wave.count)
         found = await asyncio.gather(*(self._ask(state, index, wave.rung, n) for n in numbers), return_exceptions=True)
+        answers = [one for one in found if not isinstance(one, BaseException)]
         failed = next((one for one in found if isinstance(one, BaseException)), None)
+        if isinstance(failed, OverBudgetError):
+            failed.paid = len(answers)
         if failed is not None:
             raise failed
-        return list(found)
+        return answers
 
     async def _ask(self, state: int, index: int, rung: Rung, number: int) -> Answer:
         pegs = self.towers.pegs(state)

@@ -10,9 +10,16 @@ from agentlab.errors import AgentlabError
 
 
 class OverBudgetError(AgentlabError):
-    """The worst case of a call no longer fits into what is left."""
+    """The worst case of a call no longer fits into what is left; `paid` calls asked for beside it were made."""
 
     exit_code = 3
+    paid: int = 0
+
+
+class BrokenBoundError(AgentlabError):
+    """A call cost more than was set aside for it: what was said to be its worst case was not."""
+
+    exit_code = 4
 
 
 class Hold:
@@ -28,7 +35,7 @@ class Hold:
         """Book the receipt. More than the worst case is booked as it is, and raised: the bound was no bound.
 
         Raises:
-            OverBudgetError: `actual` is above the amount set aside.
+            BrokenBoundError: `actual` is above the amount set aside.
             ValueError: it was settled before.
         """
         if self._ledger is None:
@@ -36,11 +43,14 @@ class Hold:
         ledger, self._ledger = self._ledger, None
         ledger._book(self.worst, actual)  # noqa: SLF001 - the other half of this class
         if actual > self.worst:
-            raise OverBudgetError(f"a call took {actual:g} {ledger.unit}, more than the {self.worst:g} that bound it")
+            raise BrokenBoundError(f"a call took {actual:g} {ledger.unit}, more than the {self.worst:g} that bound it")
 
 
 class Ledger:
-    """`cap` in `unit`s; `spent` is booked, `held` is set aside. spent + held never passes the cap."""
+    """`cap` in `unit`s; `spent` is booked, `held` is set aside, `receipts` counts the calls that were booked.
+
+    spent + held never passes the cap, as long as no call costs more than was set aside for it.
+    """
 
     def __init__(self, cap: float = math.inf, unit: str = "tokens") -> None:
         self.cap, self.unit = cap, unit
@@ -60,7 +70,10 @@ class Ledger:
 
         Raises:
             OverBudgetError: it does not fit.
+            ValueError: it is negative.
         """
+        if worst < 0:
+            raise ValueError(f"{worst:g} {self.unit}: an amount to set aside is 0 or more")
         if worst > self.left:
             raise self._over(worst)
         return self._take(worst)
@@ -72,8 +85,8 @@ class Ledger:
             OverBudgetError: it does not fit, and would not if every call under way cost nothing.
         """
         if not self._waiting and worst <= self.left:
-            return self._take(worst)
-        if worst > self.cap - self.spent or not self._open:
+            return self.hold(worst)
+        if worst > self.cap - self.spent:
             raise self._over(worst)
         turn: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
         place = (worst, turn)
@@ -82,7 +95,7 @@ class Ledger:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().settle(0)  # it was served and cancelled in the same moment
+                self._give_back(turn.result())  # it was served and cancelled in the same moment
             elif place in self._waiting:
                 self._waiting.remove(place)
                 self._serve()
@@ -94,10 +107,17 @@ class Ledger:
         return Hold(self, worst)
 
     def _book(self, worst: float, actual: float) -> None:
-        self.held = self.held - worst if self._open > 1 else 0.0
-        self._open -= 1
         self.spent += actual
         self.receipts += 1
+        self._free(worst)
+
+    def _give_back(self, hold: Hold) -> None:
+        hold._ledger = None  # noqa: SLF001 - the other half of this class
+        self._free(hold.worst)
+
+    def _free(self, worst: float) -> None:
+        self.held = self.held - worst if self._open > 1 else 0.0
+        self._open -= 1
         self._serve()
 
     def _serve(self) -> None:
@@ -109,7 +129,7 @@ class Ledger:
             elif worst <= self.left:
                 self._waiting.popleft()
                 turn.set_result(self._take(worst))
-            elif worst > self.cap - self.spent or not self._open:
+            elif worst > self.cap - self.spent:
                 self._waiting.popleft()
                 turn.set_exception(self._over(worst))
             else:

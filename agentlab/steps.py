@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from agentlab.journal import Journal
 from agentlab.steps_chain import Chain, Counts, Job, StepError, Voting
+from agentlab.vote import held
 
 __all__ = ["Chain", "Counts", "Cursor", "Job", "StepError", "Voting", "Walk", "in_turn"]
 
@@ -51,7 +52,11 @@ def in_turn(walk: Walk[S], goal: int, until: float) -> None:
             began, index = walk.clock(), chain.index
             # What a crash costs is what waits in the journal and in the slice: one group at most.
             room = walk.journal.room if walk.journal is not None else SLICE
-            walk.note(chain, index, chain.advance(max(1, min(most, room, goal - walk.steps))))
+            done: list[Hashable] = []
+            try:
+                chain.advance(max(1, min(most, room, goal - walk.steps)), done)
+            finally:
+                walk.note(chain, index, done)
             most = min(SLICE, most * 2) if walk.clock() - began < SLICE_SECONDS else max(1, most // 2)
 
 
@@ -65,7 +70,8 @@ Advance: TypeAlias = "Callable[[Walk[Any], int, float], None]"
 class Walk(Generic[S]):
     """Chains of a job, taken superstep by superstep to their ends, with a journal or without.
 
-    `steps` are those that are decided, `replayed` the ones among them that were on record.
+    `steps` are those that are decided, `replayed` the ones among them that were on record. What was measured of p is
+    not on record: after a resume a measured k is measured anew, and the calls, though not the right answers, differ.
 
     Args:
         chains: Where each chain begins and ends; their step numbers do not overlap.
@@ -79,6 +85,7 @@ class Walk(Generic[S]):
 
     Raises:
         StepError: the journal does not fit the job.
+        VoteError: k or the rules make no sense.
     """
 
     def __init__(
@@ -93,6 +100,8 @@ class Walk(Generic[S]):
         self._observe, self._go = observe, go or in_turn
         self._snapshot_at = 0
         self.steps = self.replayed = 0
+        for chain in self.chains:
+            next(held(chain.voting.ahead, chain.voting.rules))  # raises for a vote that could not be held
         if journal is not None:
             self._replay(journal)
 
@@ -108,15 +117,18 @@ class Walk(Generic[S]):
 
     def note(self, chain: Chain[S], index: int, done: Sequence[Hashable]) -> None:
         """Journal and tell the answers that a chain elected from step `index` on."""
+        if not done:
+            return
         self.steps += len(done)
-        if self.journal is not None and done:
+        # The journal last: where the disk is full it raises, with the records waiting in it.
+        if self._observe is not None:
+            self._observe(index, done)
+        if self.journal is not None:
             digest = chain.job.digest
             self.journal.extend(index, [digest(key) for key in done])
-        if self._observe is not None and done:
-            self._observe(index, done)
 
     def settle(self) -> Cursor:
-        """Put what is decided on disk, with a snapshot where the last one is long ago."""
+        """Put what is decided on disk, and a snapshot of it where nobody needs every answer of a resume."""
         if self.journal is None:
             return Cursor(self.steps, 0, self.digest())
         self.journal.sync()
@@ -132,14 +144,25 @@ class Walk(Generic[S]):
     def _states(self) -> list[list[object]]:
         return [[chain.index, chain.job.dump(chain.state)] for chain in self.chains]
 
+    def _place(self, places: Any) -> None:  # noqa: ANN401 - JSON
+        """Take the chains to where a snapshot has them."""
+        if len(places) != len(self.chains):
+            raise StepError(
+                f"journal: its snapshot has {len(places)} chains, this job {len(self.chains)}; ask as before"
+            )
+        for chain, (index, state) in zip(self.chains, places, strict=True):
+            if not (chain.index <= index and (chain.end is None or index <= chain.end)):
+                raise StepError(
+                    f"journal: its snapshot has a chain at step {index}, where this job has none; ask as before"
+                )
+            chain.index, chain.state = index, chain.job.load(state)
+
     def _replay(self, journal: Journal) -> None:
         start = 0
         snapshot = journal.latest() if self._observe is None else None
         if snapshot is not None:
             start = self._snapshot_at = snapshot.records
-            places: Any = snapshot.state
-            for chain, (index, state) in zip(self.chains, places, strict=True):
-                chain.index, chain.state = index, chain.job.load(state)
+            self._place(snapshot.state)
         waiting = {chain.index: chain for chain in self.chains if chain.index != chain.end}
         for record in journal.records(start):
             if record.index not in waiting:

@@ -12,6 +12,9 @@ from agentlab.steps import Chain, Walk
 from agentlab.steps_chain import sent
 from agentlab.vote import Answer, RedFlag, Wave, held
 
+TURN = 16
+"""Steps after which a chain lets the others in, where its answers do not make it wait."""
+
 
 class SideBySide:
     """The `go` of a Walk whose jobs draw with a coroutine function; a context manager that owns the event loop.
@@ -22,32 +25,45 @@ class SideBySide:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._steps = self._goal = 0
-        self._enough = asyncio.Event()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._goal, self._until = 0, 0.0
+        self._enough, self._open = asyncio.Event(), asyncio.Event()
 
     def __enter__(self) -> Self:
         self._runner.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._runner.__exit__(kind, value, tb)  # cancels the chains that are left
+        self.stop()
+        self._runner.__exit__(kind, value, tb)
 
     def __call__(self, walk: Walk[Any], goal: int, until: float) -> None:
-        """Advance until so many steps are decided or that time has come. Raises what a chain raised."""
+        """Advance until so many steps are decided or that time has come. Raises what a chain raised.
+
+        A chain that failed is taken up again by the next call.
+        """
         self._runner.run(self._advance(walk, goal, until))
 
     def run(self, waited: Coroutine[Any, Any, object]) -> None:
         """Run something else on the chains' event loop, such as the end of what they talk to."""
         self._runner.run(waited)
 
+    def stop(self) -> None:
+        """End the chains' tasks where they wait: before what they use, a journal or a client, is closed."""
+        tasks = [*self._tasks.values()]
+        self._tasks.clear()
+        if tasks:
+            self._runner.run(_ended(tasks))
+
     async def _advance(self, walk: Walk[Any], goal: int, until: float) -> None:
-        self._steps, self._goal = walk.steps, goal
+        self._goal, self._until = goal, until
         self._enough.clear()
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._chain(walk, c)) for c in walk.chains if not c.over]
+        self._open.set()
+        for number, chain in enumerate(walk.chains):
+            if not chain.over and (number not in self._tasks or self._tasks[number].done()):
+                self._tasks[number] = asyncio.create_task(self._chain(walk, chain))
         enough = asyncio.create_task(self._enough.wait())
-        waiting: set[asyncio.Task[Any]] = {enough, *(t for t in self._tasks if not t.done())}
+        waiting: set[asyncio.Task[Any]] = {enough, *(t for t in self._tasks.values() if not t.done())}
         try:
             while len(waiting) > 1 and not enough.done():
                 left = max(0.0, until - walk.clock())
@@ -57,15 +73,25 @@ class SideBySide:
                 if not done:
                     return
         finally:
+            self._open.clear()
             enough.cancel()
 
     async def _chain(self, walk: Walk[Any], chain: Chain[Any]) -> None:
         while not chain.over:
             index = chain.index
             walk.note(chain, index, await _step(chain))
-            self._steps += 1
-            if self._steps >= self._goal:
+            if walk.steps >= self._goal or walk.clock() >= self._until:
                 self._enough.set()
+                self._open.clear()
+                await self._open.wait()  # for the next superstep
+            elif not index % TURN:
+                await asyncio.sleep(0)  # answers that are there at once would let no other chain in
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _step(chain: Chain[Any]) -> list[Any]:
@@ -86,8 +112,8 @@ async def _step(chain: Chain[Any]) -> list[Any]:
             wave, outcome = sent(ballot, answers, wave)
             if outcome is None:
                 answers = await _drawn(chain, wave)
-    except OverBudgetError:
-        chain.cut_short(drawn)
+    except OverBudgetError as error:
+        chain.cut_short(drawn, error)
         return done
     chain.conclude(outcome, k, done)
     return done

@@ -128,45 +128,49 @@ class Chain(Generic[S]):
     voting: Voting = field(default_factory=Voting)
     counts: Counts = field(default_factory=Counts)
     undecided: Undecided | None = None
-    broke: bool = False
+    broke: str = ""
 
     @property
     def over(self) -> bool:
         """Whether the chain has come to its end or cannot go on."""
-        return self.index == self.end or self.undecided is not None or self.broke
+        return self.index == self.end or self.undecided is not None or bool(self.broke)
 
-    def advance(self, most: int) -> list[Hashable]:
-        """Decide up to `most` steps and return the elected answers; fewer where the chain ends or stops."""
+    def advance(self, most: int, done: list[Hashable]) -> None:
+        """Decide up to `most` steps and add the elected answers to `done`; fewer where the chain ends or stops.
+
+        Whatever is raised, `done` then holds the answers of the steps that the chain has taken, no more and no fewer.
+        """
         end = self.index + most if self.end is None else min(self.index + most, self.end)
-        done: list[Hashable] = []
         while self.index < end and not self.over:
-            k = self.voting.ahead
+            k, measured = self.voting.ahead, self.voting.measured
             if self.voting.ledger is None:
-                self._run(end, k, done)
+                self._run(end if measured is None else min(end, self.index + measured.room), k, done)
             else:
                 self._vote(None, k, done)
-        return done
 
     def _run(self, end: int, k: int, done: list[Hashable]) -> None:
         """Steps up to `end`, quickly where the first wave is unanimous; until k changes, or a step is undecided."""
         job, state, index, start = self.job, self.state, self.index, self.index
         draw, check, take, wave = job.draw, job.check, done.append, Wave(self.voting.rules.ladder[0], 0, k)
-        while index < end:
-            answers = draw(state, index, wave)
-            key = answers[0]
-            if answers.count(key) == k and key.__class__ is not RedFlag:
-                state = check(state, key)
-                take(key)
-                index += 1
-                continue
+        try:
+            while index < end:
+                answers = draw(state, index, wave)
+                key = answers[0]
+                if answers.count(key) == k == len(answers) and key.__class__ is not RedFlag:
+                    state = check(state, key)
+                    take(key)
+                    index += 1
+                    continue
+                self.state, self.index = state, index
+                self._count(index - start, k)
+                start = index
+                self._vote(answers, k, done)
+                state, index, start = self.state, self.index, self.index
+                if self.over or self.voting.ahead != k:
+                    return
+        finally:
             self.state, self.index = state, index
             self._count(index - start, k)
-            self._vote(answers, k, done)
-            state, index, start = self.state, self.index, self.index
-            if self.over or self.voting.ahead != k:
-                return
-        self.state, self.index = state, index
-        self._count(index - start, k)
 
     def _count(self, steps: int, k: int) -> None:
         """Count steps that one unanimous wave decided."""
@@ -176,7 +180,7 @@ class Chain(Generic[S]):
         counts.waves += steps
         counts.draws += steps * k
         if self.voting.measured is not None and steps:
-            self.voting.measured.unanimous(steps)
+            self.voting.measured.unanimous(steps, k)
 
     def _vote(self, opening: Sequence[Answer] | None, k: int, done: list[Hashable]) -> None:
         ballot = held(k, self.voting.rules)
@@ -189,15 +193,15 @@ class Chain(Generic[S]):
                 if outcome is not None:
                     break
                 answers = self._drawn(wave)
-        except OverBudgetError:
-            self.cut_short(drawn)
+        except OverBudgetError as error:
+            self.cut_short(drawn, error)
             return
         self.conclude(outcome, k, done)
 
-    def cut_short(self, drawn: int) -> None:
+    def cut_short(self, drawn: int, error: OverBudgetError) -> None:
         """Stop because the budget does not hold the next wave; so many draws of this vote were paid for nothing."""
-        self.broke = True
-        self.counts.lost += drawn
+        self.broke = str(error)
+        self.counts.lost += drawn + error.paid
 
     def _drawn(self, wave: Wave) -> Sequence[Answer]:
         ledger = self.voting.ledger

@@ -66,9 +66,8 @@ def supersteps(
     """Take a walk to its end; yields its cursor after each superstep, once that is on disk and checkpointed.
 
     A walk that was resumed begins where its journal ends, whatever the checkpoint says: the journal is written first.
+    One that is over already takes one empty superstep, so that the checkpoint says so too.
     """
-    if walk.over:
-        return
     start = walk.settle()
     config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": MOST_SUPERSTEPS}
     position = Position(steps=start.steps, offset=start.offset, digest=start.digest)

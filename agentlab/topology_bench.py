@@ -7,7 +7,7 @@ its answer to a step is the first that the team draws there, as long as they are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -147,7 +147,8 @@ def _ending(towers: Towers, draw: _Table | _Alone, k: int, agent: int | None) ->
     moves, wrong = bytearray(), []
     while not chain.over:
         index, right = chain.index, towers.right(chain.state, chain.index)
-        done = chain.advance(1)
+        done: list[Hashable] = []
+        chain.advance(1, done)
         if done != [right]:
             wrong.append(index)
         moves += bytes(key & 15 for key in done if isinstance(key, int))

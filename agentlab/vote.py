@@ -166,7 +166,7 @@ class _Held:
 
 @dataclass(slots=True)
 class Decision(_Held):
-    """The key that was elected, and the tallies of the rungs that were asked, the last one having elected it."""
+    """The key that was elected, and the tallies of the rungs that were asked, in order."""
 
     key: Hashable = field(kw_only=True)
 

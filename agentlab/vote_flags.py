@@ -13,6 +13,8 @@ LENGTH, FORMAT, RANGE, REPETITION = "length", "format", "range", "repetition"
 _ROUNDS = 3
 _WORDS = 9
 """A run of words is a repetition when it comes three times in a row and the whole is nine words or longer."""
+_LETTERS = 200
+"""Letters of a run that is looked for inside a long word."""
 _LONG_WORD = 60
 """Letters of a word above which the word itself is looked at, letter by letter."""
 
@@ -42,12 +44,13 @@ class Flags:
 def repeats(text: str) -> bool:
     """Whether some run of words comes three times in a row, or a long word is made of such a run of letters."""
     words = text.split()
-    return _circles(words) or any(len(word) > _LONG_WORD and _circles(word) for word in words)
+    return _circles(words) or any(len(word) > _LONG_WORD and _circles(word, _LETTERS) for word in words)
 
 
-def _circles(items: Sequence[str]) -> bool:
-    """Whether a run of any length up to a third of the items comes three times in a row, over nine items or more."""
-    for period in range(1, min(len(items) // _ROUNDS, 200) + 1):
+def _circles(items: Sequence[str], most: int | None = None) -> bool:
+    """Whether a run of up to `most` items (a third of all) comes three times in a row, over nine items or more."""
+    longest = len(items) // _ROUNDS
+    for period in range(1, (longest if most is None else min(longest, most)) + 1):
         need = max((_ROUNDS - 1) * period, _WORDS - period)
         streak = 0
         for i in range(period, len(items)):

@@ -9,10 +9,10 @@ from agentlab.vote_theory import k_min, warning
 
 
 def lower_bound(right: float, n: float, delta: float) -> float:
-    """A p that is too high with probability delta at most, from `right` of n draws: Chernoff's bound, inverted.
+    """A p that is too high with probability delta at most, from a sum `right` of n numbers in 0..1: Chernoff's bound.
 
     The p below right / n with n KL(right / n || p) = ln(1 / delta); without an error it is delta^(1 / n), which is
-    exact (Clopper and Pearson). It holds for every n, unlike normal approximations near p = 1.
+    exact for draws (Clopper and Pearson). It holds for every n, unlike normal approximations near p = 1.
     """
     if n <= 0:
         return 0.0
@@ -45,17 +45,21 @@ def _poisson_low(count: int, delta: float) -> float:
 
 
 class Reliability:
-    """Chooses k for a job of `steps` steps that shall be all right with probability `target`.
+    """Chooses k for a job of `steps` steps that shall be all right with probability `target`; chains may share one.
 
-    Only the first wave of a step counts, k draws that are taken whatever they say, so that stopping early biases
-    nothing; the answer that was elected in the end stands for the right one, so a step whose wrong answers all agree is
-    not seen. The bound on p uses the effective number of draws, n k / (1 + (k - 1) rho), and is looked at when the
-    number of steps has doubled, with a share of `doubt` for look j of 1 / (j (j + 1)), so that all looks together fail
-    with probability `doubt` at most. k stays at `start` until `first` steps are seen, and at `most` at most.
+    Only the first wave of a step counts, draws that are taken whatever they say, so that stopping early biases nothing;
+    the answer that was elected in the end stands for the right one, so a step whose wrong answers all agree is not
+    seen. A step gives one number, its share of right draws, and the bound on p is Chernoff's for the mean of such
+    numbers (Hoeffding 1963, theorem 1): it holds however the draws of one step are correlated. It is looked at when
+    the number of steps has doubled, with a share of `doubt` for look j of 1 / (j (j + 1)), so that all looks together
+    fail with probability `doubt` at most. k is `start` until `first` steps are seen, and `most` at most.
+
+    Raises:
+        VoteError: a target or a doubt that is no probability.
     """
 
     def __init__(
-        self, target: float, steps: float, *, start: int = 5, most: int = 20, doubt: float = 0.05, first: int = 100
+        self, target: float, steps: float, *, start: int = 10, most: int = 20, doubt: float = 0.05, first: int = 10
     ) -> None:
         if not (0 < target < 1 and 0 < doubt < 1):
             raise VoteError(
@@ -66,6 +70,12 @@ class Reliability:
         self.p_low = 0.0
         self._next, self._looks = first, 0
         self._seen = self._draws = self._right = self._pairs = self._wrong_pairs = self._crowded = 0
+        self._shares = 0.0
+
+    @property
+    def room(self) -> int:
+        """Steps until k is looked at again."""
+        return self._next - self._seen
 
     @property
     def p(self) -> float:
@@ -96,25 +106,26 @@ class Reliability:
         """One sentence where errors are correlated beyond doubt and k does not reach the target for it, else ""."""
         return warning(self.p, self.k, self.steps, self.target, min(self.rho_low, 0.999)) if self.p > 0 else ""
 
-    def unanimous(self, steps: int) -> None:
-        """Count steps whose first k votes all agreed."""
-        k = self.k
+    def unanimous(self, steps: int, k: int) -> None:
+        """Count steps whose first k votes all agreed; `room` of them at most, so that no look comes late."""
         self._seen += steps
+        self._shares += steps
         self._draws += k * steps
         self._right += k * steps
         self._pairs += steps * k * (k - 1) // 2
         self._look()
 
     def note(self, outcome: Outcome) -> None:
-        """Count one step; an undecided one or one that escalated counts by what its first rung drew and believed."""
+        """Count one step by the first wave of its first rung, against what was elected or, undecided, led there."""
         tally = outcome.tallies[0]
         draws = sum(tally.opening.values())
         key = getattr(outcome, "key", tally.leader)
         right = tally.opening.get(key, 0)
+        wrong = draws - right
         self._seen += 1
+        self._shares += right / draws if draws else 1.0  # all flagged: nothing was said, right or wrong
         self._draws += draws
         self._right += right
-        wrong = draws - right
         self._pairs += draws * (draws - 1) // 2
         self._wrong_pairs += wrong * (wrong - 1) // 2
         self._crowded += wrong > 1
@@ -125,9 +136,7 @@ class Reliability:
             return
         self._next = 2 * self._seen
         self._looks += 1
-        per_step = self._draws / self._seen
-        effective = self._draws / (1 + (per_step - 1) * self.rho)
         delta = self.doubt / (self._looks * (self._looks + 1))
-        self.p_low = lower_bound(self.p * effective, effective, delta)
+        self.p_low = lower_bound(self._shares, self._seen, delta)
         # At one half or below no k is enough: the most there is, and the tallies that are not clean go up the ladder.
         self.k = min(self.most, k_min(self.p_low, self.target, self.steps)) if self.p_low > 0.5 else self.most

@@ -2,7 +2,7 @@
 
 Every draw is right with probability p, and wrong ones agree with one another: the worst case. The margin of the right
 answer is then a random walk that ends at k or -k (gambler's ruin). Formulas of MAKER (arXiv 2511.09030, equations 9 to
-18), written so that they hold for 1e14 steps: powers are taken in logarithms, and differences from 1 never formed.
+18), written so that they hold for 1e14 steps: powers are taken in logarithms.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ def p_full(p: float, k: int, s: float) -> float:
 
 def _log_miss(p: float, k: int) -> float:
     """-ln p_step = ln(1 + exp(-k ln(p / (1 - p))))."""
+    _check(k)
     return _softplus(-k * log_odds(p))
+
+
+def _check(k: int) -> None:
+    if k < 1:
+        raise VoteError(f"k={k}: the elected answer must lead by at least 1 vote")
 
 
 def _softplus(x: float) -> float:
@@ -57,6 +63,8 @@ def k_min(p: float, t: float, s: float) -> int:
     """
     if not 0 < t < 1:
         raise VoteError(f"t={t}: the reliability to reach lies between 0 and 1")
+    if not s > 0:
+        raise VoteError(f"s={s}: a job has a step or more")
     if not p > 0.5:
         raise VoteError(f"p={p:g} is not above 1/2: a larger k makes it worse; ask in other words, or another model")
     # ln(1 + r^k) <= -ln(t) / s; the quotient is 0 or less where one draw is already good enough
@@ -65,6 +73,7 @@ def k_min(p: float, t: float, s: float) -> int:
 
 def votes_per_step(p: float, k: int) -> float:
     """Expected votes of a step: k (2 p_step - 1) / (2 p - 1), and k^2 at p = 1/2."""
+    _check(k)
     half = log_odds(p) / 2
     if math.isinf(half):
         return float(k)
@@ -80,6 +89,8 @@ def waves_per_step(p: float, k: int, v: float = 1.0) -> float:
     """
     if not 0 < v <= 1:
         raise VoteError(f"v={v}: the share of unflagged draws lies above 0 and up to 1")
+    _check(k)
+    log_odds(p)
     margins = range(1 - k, k)
     system = np.eye(len(margins))
     for row, x in enumerate(margins):
@@ -99,7 +110,10 @@ def _steps_of(n: int, up: float, down: float) -> Floats:
 
 def p_dissent(p: float, k: int) -> float:
     """Probability that the first k votes are not unanimous."""
-    return 1 - p**k - (1 - p) ** k
+    _check(k)
+    if math.isinf(log_odds(p)):
+        return 0.0
+    return -math.expm1(k * math.log(p)) - (1 - p) ** k
 
 
 def cost(p: float, k: int, s: float, c: float = 1.0, v: float = 1.0) -> float:
@@ -116,52 +130,70 @@ def p_step_correlated(p: float, k: int, rho: float) -> float:
 
 def p_full_correlated(p: float, k: int, s: float, rho: float) -> float:
     """p_full where steps differ in difficulty, with the intraclass correlation rho of the draws of one step."""
-    return math.exp(s * math.log1p(-_miss_correlated(p, k, rho)))
+    miss = _miss_correlated(p, k, rho)
+    return math.exp(s * math.log1p(-miss)) if miss < 1 else 0.0
 
 
 def steps_reached(p: float, k: int, t: float, rho: float = 0.0) -> float:
     """The number of steps that are all right with probability t."""
     miss = _miss_correlated(p, k, rho)
+    if miss >= 1:
+        return 0.0
     return math.log(t) / math.log1p(-miss) if miss else math.inf
 
 
 def votes_correlated(p: float, k: int, rho: float) -> float:
     """votes_per_step where steps differ in difficulty."""
-    if rho == 0 or p in (0, 1):
+    if _independent(p, rho):
         return votes_per_step(p, k)
-    return _beta_mean(lambda y: k * np.tanh(k * y / 2) / np.tanh(np.where(y == 0, 1e-9, y) / 2), p, k, rho)
+
+    def votes(y: Floats) -> Floats:
+        half = np.where(abs(y) < 1e-9, 1e-9, y) / 2
+        found: Floats = k * np.tanh(k * half) / np.tanh(half)
+        return found
+
+    return _beta_mean(votes, p, k, rho)
 
 
 def dissent_correlated(p: float, k: int, rho: float) -> float:
     """p_dissent where steps differ in difficulty."""
-    if rho == 0 or p in (0, 1):
+    if _independent(p, rho):
         return p_dissent(p, k)
     return _beta_mean(lambda y: 1 - np.exp(-k * np.logaddexp(0, -y)) - np.exp(-k * np.logaddexp(0, y)), p, k, rho)
 
 
 def _miss_correlated(p: float, k: int, rho: float) -> float:
     """1 - p_step, over the difficulties of steps."""
-    if rho == 0 or p in (0, 1):
+    if _independent(p, rho):
         odds = k * log_odds(p)
         return math.exp(-_softplus(odds)) if odds > -math.inf else 1.0
     return min(1.0, _beta_mean(lambda y: np.exp(-np.logaddexp(0, k * y)), p, k, rho))
+
+
+def _independent(p: float, rho: float) -> bool:
+    """Whether errors within a step can be taken as independent. Raises VoteError for a rho that is no correlation."""
+    if not 0 <= rho < 1:
+        raise VoteError(f"rho={rho}: an intraclass correlation lies from 0 to below 1")
+    return rho < 1e-12 or math.isinf(log_odds(p))
 
 
 def _beta_mean(f: Callable[[Floats], Floats], p: float, k: int, rho: float) -> float:
     """The mean of f(ln(x / (1 - x))) over x from a Beta((1 / rho - 1) p, (1 / rho - 1) (1 - p)).
 
     In y = ln(x / (1 - x)) the integrand is analytic and falls off exponentially at both ends, where the trapezoidal
-    rule converges exponentially; its step resolves the nearest pole, at i pi / k, and the width of the Beta.
+    rule converges exponentially; y = middle + width sinh(t) keeps the points few where a tail is long. The step
+    resolves the nearest pole, at i pi / k, and the weights are normalised by their own sum, so that no large numbers
+    cancel.
     """
-    if not 0 <= rho < 1:
-        raise VoteError(f"rho={rho}: an intraclass correlation lies from 0 to below 1")
     a, b = (1 / rho - 1) * p, (1 / rho - 1) * (1 - p)
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     width, middle = math.sqrt(1 / a + 1 / b), log_odds(p)
-    low, high = middle - k * width**2 - 10 * width - 45 / a, middle + 10 * width + 45 / b
-    y = np.arange(low, high, min(0.4 / k, width / 4))
-    density = np.exp(scale - a * np.logaddexp(0, -y) - b * np.logaddexp(0, y))
-    return float((density * f(y)).sum() * (y[1] - y[0]))
+    low, high = k * width**2 + 10 * width + 45 / a, 10 * width + 45 / b
+    step = min(0.1, 0.4 / (k * max(width, abs(middle))))
+    t = np.arange(-math.asinh(low / width), math.asinh(high / width), step)
+    y = middle + width * np.sinh(t)
+    log = -a * np.logaddexp(0, -y) - b * np.logaddexp(0, y) + np.log(np.cosh(t))
+    weight = np.exp(log - log.max())
+    return float((weight * f(y)).sum() / weight.sum())
 
 
 def warning(p: float, k: int, s: float, t: float, rho: float) -> str:

@@ -143,7 +143,7 @@ def solved(seeds: int = 400) -> Table:
         right = 0
         for seed in range(seeds):
             chain = Chain(Questions(Oracle(Faults(1 - p, steps=s), seed)), 0, s, 0, Voting(k=k))
-            chain.advance(s)
+            chain.advance(s, [])
             right += chain.index == s and chain.state == 0
         expected = p_full(p, k, s)
         sigma = math.sqrt(expected * (1 - expected) / seeds)

@@ -22,7 +22,7 @@ from typing import Any
 
 from agentlab.tools import _segments
 from agentlab.tools._segments_replicas import Replicated
-from machine import about, save
+from machine import RESULTS, about, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -122,6 +122,20 @@ def main() -> None:
     result = {"bench": "replicas", "config": CONFIG, "stall_seconds": STALL, "rows": found}
     print(json.dumps(result | about()))
     save(result)
+    (RESULTS / "replicas.md").write_text("\n".join(markdown(found)) + "\n", encoding="utf-8")
+
+
+def markdown(found: list[dict[str, Any]]) -> Iterator[str]:
+    """The rows as a page."""
+    yield "# Replicas of a training run\n"
+    yield "`python bench/replicas.py`. One fault a run, in one replica; its place is drawn anew.\n"
+    heads = ("fault", "replicas", "runs", "caught", "missed", "same final loss", "same model", "price", "most")
+    yield f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}"
+    for row in found:
+        told = [row["fault"], *(row[k] for k in ("replicas", "runs", "caught", "missed", "same_loss", "same_model"))]
+        yield "| " + " | ".join(map(str, [*told, f"{row['price']:.2f}", f"{row['most_price']:.2f}"])) + " |"
+    yield "\nPrice: training FLOPs of all replicas and redraws, over those of one run that goes straight through."
+    yield "flip: a bit of a weight in memory; with one replica nothing shows it unless the loss spikes or becomes NaN."
 
 
 if __name__ == "__main__":

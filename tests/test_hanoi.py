@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scripted_model import Asked, Said, serving
 
 from agentlab.cli import app
-from agentlab.errors import BackendError
+from agentlab.errors import AgentlabError, BackendError
 from agentlab.hanoi import OTHERS, Towers, astray, legs, simulate
 from agentlab.hanoi_bench import Setting, page, run
 from agentlab.hanoi_expected import expected_calls
@@ -80,13 +80,14 @@ def test_an_illegal_move_or_another_next_state_is_refused() -> None:
 @pytest.mark.parametrize(
     ("moves", "told"),
     [
-        (bytes([2, 1, 9]), "2 of 2 disks") , (bytes([2]), "1 of 2 disks stand"), (bytes([6]), "empty peg"),
-        (bytes([2, 2]), "puts disk 2 on disk 1"),
+        (bytes([1, 2, 6]), "2 of 2 disks"), (bytes([2]), "1 of 2 disks stand"), (bytes([6]), "empty peg"),
+        (bytes([2, 2]), "puts disk 2 on disk 1"), (bytes([0, 2]), "from peg 0 to peg 0"),
+        (bytes([3]), "from peg 0 to peg 3"),
     ],
 )  # fmt: skip
 def test_the_referee_knows_a_wrong_solution(moves: bytes, told: str) -> None:
     if told == "2 of 2 disks":
-        assert simulate(2, bytes([1, 2, 6])) == ""
+        assert simulate(2, moves) == ""
         assert astray(2, 0, bytes([1, 2, 6])) is None
         assert astray(2, 0, bytes([1, 2, 4])) == 2
     else:
@@ -127,7 +128,7 @@ def test_correlated_errors_have_the_mean_and_the_correlation_that_were_asked_for
     ],
 )  # fmt: skip
 def test_faults_that_make_no_sense_are_told(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(Exception, match=told):
+    with pytest.raises(AgentlabError, match=told):
         Faults(**values)
 
 
@@ -257,12 +258,21 @@ def test_the_command_prints_what_it_found_as_json(tmp_path: Path, capsys: pytest
         (["bench", "hanoi", "disks=40"], "from 1 to 24"),
         (["bench", "hanoi", "error=2"], "error=2: a share"),
         (["bench", "hanoi", "disks=3", "chains=9"], "from 1 to the 7 moves"),
-        (["bench", "hanoi", "base_url=http://127.0.0.1:1/v1"], "name it with model="),
+        (["bench", "hanoi", "base_url=http://127.0.0.1:1/v1"], "needs model=NAME"),
         (["bench", "hanoi", "k=0"], "k=0 is too small"),
+        (["bench", "hanoi", "k=1001"], "k=1001 is too large"),
+        (["bench", "hanoi", "target=2"], "target=2, doubt="),
+        (["bench", "hanoi", "target=.9", "k=3"], "leave one of the two out"),
+        (["bench", "hanoi", "latency=1e9"], "latency=1e.09 is too large"),
+        (["bench", "hanoi", "model=a", "base_url=http://127.0.0.1:1/v1", "hard=2"], "is of the simulated model"),
+        (["bench", "hanoi", "model=a,", "base_url=http://127.0.0.1:1/v1"], "has an empty name"),
+        (["bench", "hanoi", "tokens=5"], "tokens=5 needs model=NAME"),
+        (["bench", "hanoi", "fsync=5"], "name its file with journal="),
+        (["bench", "hanoi", "disks=3", "journal=/dev/null"], "is no regular file"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(words: list[str], told: str) -> None:
-    with pytest.raises(Exception, match=told) as error:
+    with pytest.raises(AgentlabError, match=told) as error:
         app(words, standalone_mode=False)
     assert "\n" not in str(error.value)
 
@@ -271,8 +281,31 @@ def test_a_budget_of_calls_stops_it_in_time() -> None:
     for more in ({}, {"chains": 8, "latency": 0.0}):
         found = run(Setting(disks=10, k=4, calls=300, **more))  # type: ignore[arg-type]
         assert not found["solved"]
-        assert found["stopped"] == "the budget of calls is spent"
+        assert found["stopped"].startswith("the budget of 300 calls has ")
         assert 200 < found["calls"] <= 300
+
+
+def test_a_run_that_died_says_so_again_from_its_journal(tmp_path: Path) -> None:
+    setting = Setting(disks=10, k=1, journal=str(tmp_path / "journal"), chains=2, error=0.05)
+    first, again = run(setting), run(replace(setting, k=4))
+    assert first["died_at"] is not None
+    assert not first["solved"]
+    assert first["steps"] < first["calls"]
+    assert first["verdict"] == f"{first['steps']} of 1,023 moves are right"
+    assert (again["died_at"], again["steps"], again["calls"]) == (first["died_at"], first["steps"], 0)
+    assert "with another journal" in page(again)
+    with pytest.raises(AgentlabError, match="another job"):
+        run(replace(setting, error=0.01))
+
+
+def test_checkpoints_that_cannot_be_kept_are_told(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(AgentlabError, match="cannot keep checkpoints"):
+        run(Setting(disks=5, k=3, journal=str(tmp_path / "journal")))
+
+
+def test_a_large_seed_and_a_large_k_are_as_good_as_any() -> None:
+    assert run(Setting(disks=5, k=150, seed=10**30))["solved"]
 
 
 def test_legs_cover_the_solution_without_a_gap() -> None:
@@ -319,12 +352,13 @@ def test_models_behind_a_server_solve_the_towers_within_their_budget() -> None:
         assert 0 < short["tokens"] == server.tokens - spent <= 20_000
 
 
-def test_a_second_model_decides_where_the_first_is_not_sure(tmp_path: Path) -> None:
+def test_a_second_model_decides_where_the_first_is_not_sure() -> None:
     unsure, sure = player(0.5, 2), player(0.0, 3)
     with serving(lambda a: unsure(a) if a.model == "one" else sure(a), ("one", "two")) as server:
         words = Setting(disks=3, k=2, model="one,two", base_url=server.url, escalate="dissent", seed=4)
         found = run(words)
     assert found["escalated"] > 0
+    assert found["verdict"] in ("solved", f"{found['steps']} of 7 moves are right")
     assert {a.model for a in server.asked} == {"one", "two"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.ledger import Ledger, OverBudgetError
+from agentlab.ledger import BrokenBoundError, Ledger, OverBudgetError
 
 
 @given(st.integers(20, 2000), st.integers(1, 300), st.integers(0, 10**6))
@@ -70,6 +70,39 @@ def test_one_who_gives_up_waiting_leaves_the_place_to_the_next() -> None:
     assert asyncio.run(wait()) == 10
 
 
+def test_a_caller_that_is_served_and_cancelled_at_once_gives_everything_back() -> None:
+    async def wait() -> tuple[float, float, int]:
+        ledger = Ledger(10)
+        first = await ledger.reserve(8)
+        waiting = asyncio.create_task(ledger.reserve(6))
+        await asyncio.sleep(0)
+        first.settle(1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return ledger.spent, ledger.held, ledger.receipts
+
+    assert asyncio.run(wait()) == (1, 0, 1)
+
+
+def test_who_came_first_is_served_first() -> None:
+    async def wait() -> list[int]:
+        ledger, order = Ledger(10), []
+        first = await ledger.reserve(9)
+
+        async def caller(number: int, worst: float) -> None:
+            hold = await ledger.reserve(worst)
+            order.append(number)
+            hold.settle(1)
+
+        callers = [asyncio.create_task(caller(i, worst)) for i, worst in enumerate((6, 1, 1))]
+        await asyncio.sleep(0)
+        first.settle(1)
+        await asyncio.gather(*callers)
+        return order
+
+    assert asyncio.run(wait()) == [0, 1, 2]
+
+
 def test_what_cannot_fit_is_refused_in_one_line() -> None:
     ledger = Ledger(10, "tokens")
     ledger.hold(4).settle(4)
@@ -82,8 +115,10 @@ def test_what_cannot_fit_is_refused_in_one_line() -> None:
 def test_a_call_that_broke_its_bound_is_booked_and_told() -> None:
     ledger = Ledger(10)
     hold = ledger.hold(2)
-    with pytest.raises(OverBudgetError, match="took 3 tokens, more than the 2"):
+    with pytest.raises(BrokenBoundError, match="took 3 tokens, more than the 2"):
         hold.settle(3)
     assert (ledger.spent, ledger.held) == (3, 0)
     with pytest.raises(ValueError, match="settled already"):
         hold.settle(1)
+    with pytest.raises(ValueError, match="0 or more"):
+        ledger.hold(-5)

@@ -40,6 +40,7 @@ from agentlab.vote_theory import (
     steps_reached,
     votes_correlated,
     votes_per_step,
+    warning,
     waves_per_step,
 )
 
@@ -111,7 +112,14 @@ def test_correlated_errors_are_those_of_a_beta_binomial() -> None:
         dissent = 1 - x**k - (1 - x) ** k
         error = 4 * float(np.std(dissent)) / math.sqrt(len(x)) + 1e-9
         assert dissent_correlated(p, k, rho) == pytest.approx(float(dissent.mean()), abs=error)
-    assert votes_correlated(0.9, 4, 1e-9) == pytest.approx(votes_per_step(0.9, 4), rel=1e-6)
+    for rho in (1e-320, 1e-15, 1e-12, 1e-9):
+        assert votes_correlated(0.99, 4, rho) == pytest.approx(votes_per_step(0.99, 4), rel=1e-6)
+    assert votes_correlated(0.5, 4, 1e-7) == pytest.approx(16, rel=1e-4)
+    for p, rho in ((0.99, 0.999), (1 - 1e-6, 0.9), (1e-6, 0.5), (0.5, 0.99999)):
+        assert 4 <= votes_correlated(p, 4, rho) <= 16
+        assert p_step_correlated(p, 4, rho) == pytest.approx(p, abs=0.05)
+    assert steps_reached(0.0, 3, 0.95) == 0
+    assert p_full_correlated(0.0, 3, 10, 0.5) == 0
 
 
 def test_correlation_and_not_k_decides_how_far_a_job_gets() -> None:
@@ -131,6 +139,10 @@ def test_correlation_and_not_k_decides_how_far_a_job_gets() -> None:
         (lambda: p_full(1.2, 3, 10), "p=1.2"),
         (lambda: p_step_correlated(0.9, 3, 1.0), "rho=1.0"),
         (lambda: cost(0.9, 3, 10, v=0.0), "v=0.0"),
+        (lambda: k_min(0.9, 0.95, 0), "s=0"),
+        (lambda: p_dissent(1.5, 3), "p=1.5"),
+        (lambda: waves_per_step(1.5, 3), "p=1.5"),
+        (lambda: votes_per_step(0.9, -3), "k=-3"),
         (lambda: first_ahead(lambda w: [1] * w.count, 0), "k=0"),
         (lambda: first_ahead(lambda w: [1], 3), "1 answers to a wave of 3"),
         (lambda: first_ahead(lambda w: [1] * w.count, 3, Rules(most_draws=2)), "most_draws of at least k=3"),
@@ -306,6 +318,7 @@ def test_a_text_is_flagged_for_length_repetition_or_format(text: str, reason: st
 def test_a_run_of_words_that_comes_three_times_is_seen_wherever_it_stands(run: list[str], before: int) -> None:
     words = [f"w{i}" for i in range(before)] + run * 3 + ["end"]
     assert repeats(" ".join(words))
+    assert repeats(" ".join([f"v{i}" for i in range(201)] * 3))
     assert not repeats(" ".join(f"w{i}" for i in range(before * 10)))
 
 
@@ -323,11 +336,56 @@ def test_the_lower_bound_is_exact_without_errors_and_never_too_high_too_often() 
 
 def test_k_is_the_one_that_the_measured_p_needs() -> None:
     chance, measured = seeded(2), Reliability(0.95, 1e6)
-    for _ in range(5000):
+    assert measured.k == 10
+    for _ in range(10):
+        measured.note(first_ahead(lambda wave: [True] * wave.count, measured.k))
+    assert measured.p_low == pytest.approx(0.025**0.1)
+    assert measured.k == 20 == measured.most < k_min(0.025**0.1, 0.95, 1e6)
+    for _ in range(20_000):
         measured.note(first_ahead(lambda wave: [chance.random() < 0.99 for _ in range(wave.count)], measured.k))
-    assert 0.985 < measured.p_low < 0.99
+    assert 0.986 < measured.p_low < 0.99
     assert measured.k == k_min(0.99, 0.95, 1e6) == 4
     assert measured.warning == ""
+
+
+def test_the_bound_on_p_holds_though_the_draws_of_a_step_are_correlated() -> None:
+    chance, too_high = np.random.default_rng(8), 0
+    for _ in range(200):
+        measured = Reliability(0.95, 1e4, most=5)
+        for p in chance.beta(0.95 * 1.5, 0.05 * 1.5, 160):
+            measured.note(first_ahead(lambda wave: list(chance.random(wave.count) < p), 5))  # noqa: B023
+        # What was elected stands for the right answer: the share of steps that were decided wrongly is not seen.
+        too_high += measured.p_low > 0.97
+    assert too_high <= 10
+
+
+def test_a_step_that_was_settled_higher_up_counts_against_what_was_elected_there() -> None:
+    measured = Reliability(0.95, 1e4)
+    said = {"base": ["a", "b", "a", "a", "a"], "paraphrase": ["b"], "second model": ["b"]}
+    measured.note(asked(said, 3))  # type: ignore[arg-type]
+    assert measured.p == 1 / 3
+    measured.note(asked({"base": [RedFlag("length")]}, 2, Rules(most_flags=5)))
+    assert measured.p == 1 / 3
+
+
+def test_where_half_the_answers_are_wrong_k_is_the_most_there_is() -> None:
+    measured = Reliability(0.95, 1e4, most=12)
+    for _ in range(40):
+        measured.note(first_ahead(lambda wave: ["a", "b", "a", "a", "a"][wave.number : wave.number + wave.count], 3))
+    assert (measured.p_low < 0.5, measured.k) == (True, 12)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 2.0, math.inf])
+def test_a_target_that_is_no_probability_is_told(target: float) -> None:
+    with pytest.raises(VoteError, match="probabilities between 0 and 1"):
+        Reliability(target, 100)
+
+
+def test_a_warning_comes_only_where_the_target_is_missed() -> None:
+    reached = steps_reached(0.99, 4, 0.95, 0.05)
+    assert warning(0.99, 4, reached * 0.99, 0.95, 0.05) == ""
+    assert "k=4 holds 95% for 2,344 steps" in warning(0.99, 4, reached * 1.01, 0.95, 0.05)
+    assert warning(0.99, 4, 1e9, 0.95, 0.0) == ""
 
 
 def test_correlated_errors_are_warned_of_and_a_larger_k_is_not_called_a_cure() -> None:
@@ -336,17 +394,23 @@ def test_correlated_errors_are_warned_of_and_a_larger_k_is_not_called_a_cure() -
         p = chance.beta(0.99 * 9, 0.01 * 9)
         measured.note(first_ahead(lambda wave: list(chance.random(wave.count) < p), measured.k))  # noqa: B023
     assert 0.05 < measured.rho < 0.2
-    assert "no k holds it for more than" in measured.warning
+    assert "escalate what is not unanimous" in measured.warning
 
 
 def test_steps_in_bulk_count_as_steps_one_by_one() -> None:
     single, bulk = Reliability(0.95, 1e4, first=10**9), Reliability(0.95, 1e4, first=10**9)
+    noisy = first_ahead(lambda wave: [1, 1, 2, 2, 1, 1, 1][wave.number : wave.number + wave.count], 3)
     for _ in range(30):
-        single.note(first_ahead(lambda wave: [1] * wave.count, single.k))
-    bulk.unanimous(30)
-    assert (single.p, single.rho) == (bulk.p, bulk.rho) == (1.0, 0.0)
+        single.note(first_ahead(lambda wave: [1] * wave.count, 3))
+    bulk.unanimous(30, 3)
+    for measured in (single, bulk):
+        measured.note(noisy)
+    assert (single.p, single.rho, single.rho_low, single.room) == (bulk.p, bulk.rho, bulk.rho_low, bulk.room)
+    assert single.p == 92 / 93
 
 
 def test_dissent_is_what_is_left_of_unanimity() -> None:
     assert p_dissent(0.9, 3) == pytest.approx(1 - 0.9**3 - 0.1**3)
+    assert p_dissent(1 - 1e-13, 4) == pytest.approx(4e-13, rel=1e-3)
+    assert cost(0.99, 4, 1000, 0.5, 0.8) == pytest.approx(1000 * 0.5 * votes_per_step(0.99, 4) / 0.8)
     assert p_step(0.6, 2) == pytest.approx(0.36 / 0.52)

@@ -22,7 +22,6 @@ def bench(
     from agentlab.words import UsageError, keys, read_words
 
     names = sorted(path.stem.removesuffix("_bench") for path in Path(__file__).parent.glob("*_bench.py"))
-    names.remove("cli")
     if not words:
         shown = [
             {"name": name, "keys": keys(importlib.import_module(f"agentlab.{name}_bench").Setting)} for name in names
@@ -38,7 +37,13 @@ def bench(
     if name not in names:
         raise UsageError(f"agentlab bench: no benchmark {name!r}; {nearest(name, names)}")
     module = importlib.import_module(f"agentlab.{name}_bench")
-    result = module.run(read_words(rest, module.Setting, f"agentlab bench {name}"), _tell)
+    setting = read_words(rest, module.Setting, f"agentlab bench {name}")
+    try:
+        result = module.run(setting, _tell)
+    except KeyboardInterrupt:
+        kept = "; the same command goes on from the journal" if getattr(setting, "journal", None) else ""
+        print(f"agentlab: stopped{kept}", file=sys.stderr)
+        sys.exit(130)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if as_json:
