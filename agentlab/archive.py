@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -78,7 +78,7 @@ class Archive:
 
     Whole entries are kept for the elites of each island and for the best `keep` only; of all others an 8-byte digest
     of the key remains. Every `migrate_every` entries the best of one island is offered to the next one. The state
-    depends on the sequence of entries alone.
+    depends on the sequence of entries alone, but for `chosen`.
     """
 
     def __init__(self, islands: int = 5, *, capacity: int = 100, keep: int = 200, migrate_every: int = 20) -> None:
@@ -94,6 +94,7 @@ class Archive:
         self._reasons: Counter[str] = Counter()
         self._count = 0
         self._gained = (math.inf, 0)
+        self._chosen: tuple[Entry, ...] = ()
 
     def __len__(self) -> int:
         """How many entries were added, rejected ones included."""
@@ -132,6 +133,15 @@ class Archive:
             self._islands[entry.proposal.island % self.islands].offer(entry)
         if self._count % self._migrate_every == 0:
             self._migrate()
+
+    @property
+    def chosen(self) -> tuple[Entry, ...]:
+        """The entries that were elected as parents of what is asked now; none where nobody chose."""
+        return self._chosen
+
+    def choose(self, ids: Iterable[int]) -> None:
+        """Prefer these entries as parents until the next choice; one that is not among the best kept is left out."""
+        self._chosen = tuple(self._kept[i] for i in ids if i in self._kept)
 
     def seen(self, key: str) -> bool:
         """Whether an entry with this canonical key was added."""

@@ -110,14 +110,17 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
 
 
 def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
+    from agentlab.discover_decide import chats, most_decisions, sent
     from agentlab.types import DEFAULT_CANDIDATES
 
+    asked = [chat.model for chat in chats(config)]
     task, rows = taken.task, taken.rows
     hidden = len(taken.holdout) if taken.holdout is not None else "the task's own" if task.holdout_file else "none"
     if as_json:
         plan = {"task": task.name, "rows": len(rows), "holdout": hidden, "groups": len(rows.groups)}
         choices = {"scale": task.scale, "residual": task.residual, "robust": task.robust, "max_params": task.max_params}
-        print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES})
+        votes = {"decisions": most_decisions(config), "sent": sent(config)} if asked else {}
+        print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES} | votes)
         return
     print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
     for note in taken.notes:
@@ -125,6 +128,10 @@ def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
     print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}")
     print(f"scale {task.scale}; residual {task.residual}; loss of the fits {task.robust}")
     print(f"up to {config.budget.candidates or DEFAULT_CANDIDATES} candidates of at most {task.max_params} parameters")
+    if asked:
+        most = most_decisions(config)
+        many = "a decision before each block" if most is None else f"up to {most} decisions"
+        print(f"{many} by {', then '.join(asked)}; sent {sent(config)}")
     print("nothing was run; leave --dry-run out to start")
 
 

@@ -16,7 +16,7 @@ from agentlab.decisions_kinds import FAILURES, check_constraint, choose_parents,
 from agentlab.decisions_question import DecisionError, Key, Kind, Label, Option, Question
 from agentlab.decisions_record import Receipt, decision_record, read_decision
 from agentlab.errors import BackendError
-from agentlab.ledger import Hold, Ledger, OverBudgetError
+from agentlab.ledger import BrokenBoundError, Hold, Ledger, OverBudgetError
 from agentlab.models import LostReplyError, Model, prompt_bound
 from agentlab.vote import Answer, Decision, Outcome, RedFlag, Rules, Rung, Tally, Undecided, Wave, first_ahead_async
 from agentlab.vote_flags import LENGTH
@@ -156,7 +156,7 @@ class _Asking:
 def _settle(hold: Hold, cost: float) -> None:
     try:
         hold.settle(cost)
-    except OverBudgetError as error:
+    except BrokenBoundError as error:
         # No outcome of a budget: the server does not keep to max_tokens, and no cap holds with it.
         raise BackendError(f"a model's server counts more than was asked of it: {error}; ask another server") from None
 

@@ -26,6 +26,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from agentlab.archive import Archive
+from agentlab.discover_decide import Voters
 from agentlab.proposers import Proposer
 from agentlab.toolbox import Toolbox
 from agentlab.trace import Record, Trace, dump, entry_record, outcome_record, read, read_entry, read_outcome
@@ -90,7 +91,7 @@ class Search:
     """Everything a running search holds; handed to the graph's nodes as their context.
 
     `before` is the seconds that were spent before a resume; `patience` the candidates without a gain after which the
-    search stops, 0 for never.
+    search stops, 0 for never; `voters` the models that elect parents, if any.
     """
 
     folder: Path
@@ -106,6 +107,7 @@ class Search:
     started: float = field(default_factory=time.monotonic)
     before: float = 0.0
     patience: int = 0
+    voters: Voters | None = None
     interrupted: bool = False
 
     @property
@@ -127,7 +129,7 @@ class Search:
 
 
 async def ask(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
-    """Propose the next block from the entries that are committed now."""
+    """Propose the next block from the entries that are committed now, and from the parents that models elect."""
     search = runtime.context
     start = state["asked"]
     if state["stop"] or start == search.limit:
@@ -135,6 +137,9 @@ async def ask(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:
     end = (start // search.half + 1) * search.half
     if search.limit is not None:
         end = min(end, search.limit)
+    if search.voters is not None:
+        # The tools work on the block before meanwhile: models and fits wait for one another only here.
+        await search.voters.choose(start // search.half * search.half, search.archive, search.trace)
     block = _block_at(search, start)
     pending = {p.key for b in search.blocks for p in b.proposals}
     for index in range(start, end):
@@ -356,4 +361,6 @@ def restore(search: Search) -> Cursor | None:
         block.proposals = [e.proposal for e in part]
         block.outcomes = [e.outcome for e in part]
         block.recorded = len(part)
+    if search.voters is not None:
+        search.voters.recall(records, asked // half * half)
     return Cursor(asked=asked, committed=closed, stop=IDLE if idle else "")

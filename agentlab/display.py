@@ -86,9 +86,20 @@ def summary(result: Mapping[str, Any]) -> str:
             f"luck      shuffled targets: the best of {luck['candidates']} saves {float(luck['gain']):.3f} nats a row "
             f"over a constant; the law saves {float(luck['law_gain']):.3f}"
         )
+    lines += _voted(result)
     lines += [f"cost      {result['cost']['seconds']:.1f} s", f"verdict   {result['verdict']}"]
     lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
     return "\n".join(lines)
+
+
+def _voted(result: Mapping[str, Any]) -> list[str]:
+    """What the models of a run decided and took; nothing where there were none."""
+    found = result["counts"].get("decisions")
+    if found is None:
+        return []
+    decided, asked = found["decided"], found["decided"] + found["undecided"]
+    took = f"{found['calls']} calls, {result['cost']['tokens']:,} tokens"
+    return [f"votes     parents elected for {decided} of {asked} blocks that were voted on; {took}"]
 
 
 _SCORES = (

@@ -19,6 +19,7 @@ from typing import Any
 
 from agentlab.catalog import find_proposer
 from agentlab.discover import TIMING, TRACE, Progress, Search, run
+from agentlab.discover_decide import chats, open_voters, spending
 from agentlab.files import write_json
 from agentlab.law import parse
 from agentlab.run_rows import Intake, read_rows, write_rows
@@ -44,6 +45,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
     Folders are claimed by making them, so two runs may share `out`.
     """
     find_proposer(config.proposer)
+    chats(config)  # refuses an address with a password before it could be written down
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
@@ -124,7 +126,7 @@ async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
     task, rows = read_rows(folder)
     workers = config.workers or os.cpu_count() or 1
     servers = [ServerSpec("fit", "agentlab.tools.fit", copies=workers)]
-    async with Toolbox(servers) as toolbox:
+    async with open_voters(config) as voters, Toolbox(servers) as toolbox:
         with Trace(folder / TRACE) as trace:
             if trace.empty:
                 settings = {
@@ -142,6 +144,7 @@ async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
                 trace=trace,
                 before=_seconds(folder),
                 patience=config.patience,
+                voters=voters,
             )
             _finish_on_interrupt(search)
             async for progress in run(search):
@@ -183,7 +186,15 @@ def result(folder: Path) -> dict[str, Any]:
     entries = [r for r in records if r["kind"] == "entry"]
     rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
     task, _ = read_rows(folder)
-    formula, beside = parse(law["formula"], task.names), _beside(records)
+    formula, beside, voted = parse(law["formula"], task.names), _beside(records), spending(records)
+    counts: dict[str, Any] = {"evaluated": len(entries) - sum(rejected.values())}
+    counts["rejected"] = dict(sorted(rejected.items()))
+    cost = {"seconds": _seconds(folder), "usd": 0.0, "flops": 0.0}
+    verdict = _verdict(law, holdout, beside)
+    if voted is not None:
+        counts["decisions"] = voted.decisions
+        cost["tokens"] = voted.tokens
+        verdict += voted.ended
     return {
         "run": folder.name,
         "dir": str(folder),
@@ -207,9 +218,9 @@ def result(folder: Path) -> dict[str, Any]:
         },
         "baselines": beside,
         "luck": next(({k: v for k, v in r.items() if k != "kind"} for r in records if r["kind"] == "luck"), None),
-        "counts": {"evaluated": len(entries) - sum(rejected.values()), "rejected": dict(sorted(rejected.items()))},
-        "cost": {"seconds": _seconds(folder), "usd": 0.0, "flops": 0.0},
-        "verdict": _verdict(law, holdout, beside),
+        "counts": counts,
+        "cost": cost,
+        "verdict": verdict,
     }
 
 

@@ -128,10 +128,10 @@ def _in_reach(value: float, key: str, given: str) -> float:
 def refuse_unbuilt(config: RunConfig) -> None:
     """Keys of the contract whose part is not built yet are refused rather than ignored."""
     default = RunConfig()
-    for key in ("model", "base_url", "blind", "experiments", "replicas", "sandbox", "engine", "address"):
+    for key in ("blind", "experiments", "replicas", "sandbox", "engine", "address"):
         if getattr(config, key) != getattr(default, key):
             raise UsageError(f"{key}={getattr(config, key)}: nothing here uses it yet; leave it out")
-    for key in ("usd", "tokens", "flops"):
+    for key in ("usd", "flops"):
         if getattr(config.budget, key) is not None:
             raise UsageError(f"budget.{key}= limits nothing here yet; use budget.candidates= or budget.seconds=")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from statistics import median
+from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -32,6 +33,11 @@ MAX_SIZE = 60
 """Nodes of a law made by an edit; seed laws may be larger."""
 CACHED = 2048
 """Parents kept as trees."""
+CHOSEN = 0.5
+"""Share of the asks that start from a parent which was chosen, while there are any."""
+
+
+Parent: TypeAlias = tuple[Entry, Node]
 
 
 class Mutate:
@@ -61,8 +67,9 @@ class Mutate:
         entropy = np.random.SeedSequence([self._seed, crc32(self.name.encode()), index])
         rng = np.random.Generator(np.random.PCG64(entropy))
         dice = Dice(rng)
+        chosen = self._chosen(archive, rng)
         for _ in range(TRIES):
-            parents = self._parents(archive, rng, island)
+            parents = self._parents(archive, rng, island, chosen)
             operator = dice.weighted(OPERATORS) if parents else fresh
             law = self._edited(operator, parents, dice)
             if law is not None and not archive.seen(law.key) and law.key not in pending:
@@ -95,10 +102,22 @@ class Mutate:
                 keys.add(law.key)
                 yield law
 
-    def _parents(self, archive: Archive, rng: np.random.Generator, island: int) -> list[tuple[Entry, Node]]:
-        """Two parents with their trees; none where the archive is empty or a draw is no law with a variable."""
-        found: list[tuple[Entry, Node]] = []
-        for _ in range(2):
+    def _chosen(self, archive: Archive, rng: np.random.Generator) -> list[Parent]:
+        """The chosen parents with their trees, for half of the asks; chance is drawn only where there are any."""
+        if not archive.chosen or rng.random() >= CHOSEN:
+            return []
+        trees = ((entry, self._tree(entry.proposal.formula)) for entry in archive.chosen)
+        return [(entry, tree) for entry, tree in trees if tree is not None]
+
+    def _parents(
+        self, archive: Archive, rng: np.random.Generator, island: int, chosen: Sequence[Parent]
+    ) -> list[Parent]:
+        """Two parents with their trees, the first a chosen one where there are any.
+
+        None where the archive is empty or a draw is no law with a variable.
+        """
+        found = [chosen[int(rng.random() * len(chosen))]] if chosen else []
+        for _ in range(2 - len(found)):
             entry = archive.sample(rng, island)
             tree = None if entry is None else self._tree(entry.proposal.formula)
             if entry is None or tree is None:
@@ -119,7 +138,7 @@ class Mutate:
                 self._trees[text] = law.tree if law.used else None
         return self._trees[text]
 
-    def _edited(self, operator: Operator, parents: list[tuple[Entry, Node]], dice: Dice) -> Law | None:
+    def _edited(self, operator: Operator, parents: list[Parent], dice: Dice) -> Law | None:
         """What the operator makes of the parents; None where it cannot or the law breaks a limit."""
         tree: Node = ONE
         other: Node = ONE
