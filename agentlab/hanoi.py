@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.errors import AgentlabError
-from agentlab.journal import key_digest
 from agentlab.steps import StepError
 from agentlab.vote import Wave
 
@@ -77,19 +77,15 @@ class Towers:
 
     def check(self, state: int, key: Any) -> int:  # noqa: ANN401 - an integer; a look at its type would cost a tenth
         """The state after a key. Raises StepError for a move that is not legal, or whose next state is another."""
-        source, target, full, at = key >> 2 & 3, key & 3, self._full, self._at
-        # One expression a peg: this runs at every step.
-        here, there = state >> at[source] & full, state >> at[target] & full
-        here &= -here
+        source, target, at, full = key >> 2 & 3, key & 3, self._at, self._full
         after: int = key >> 4
-        if (
-            not here
-            or source == target
-            or (there and there & -there < here)
-            or state ^ after != here << at[source] | here << at[target]
-        ):
-            raise StepError(f"hanoi: move {source} to {target} cannot be made in this state")
-        return after
+        here = state >> at[source] & full
+        here &= -here
+        # A smaller disk on the target is one of the bits below `here`; this runs at every step.
+        free = here and source != target and not state >> at[target] & here - 1
+        if free and state ^ after == here << at[source] | here << at[target]:
+            return after
+        raise StepError(f"hanoi: move {source} to {target} cannot be made in this state")
 
     def right(self, state: int, index: int) -> int:
         """The key that the strategy takes at step `index` (from 0)."""
@@ -137,8 +133,9 @@ class Towers:
         return sum(1 << self.disks * peg + disk - 1 for peg, disks in enumerate(pegs) for disk in disks)
 
     def digest(self, key: Any) -> int:  # noqa: ANN401 - an integer
-        """48 bits of the hash of a key."""
-        return key_digest(key.to_bytes(10, "little"))
+        """48 bits of a key: the CRC-32 of all of it, and its own lowest 16, in a third of the time of a hash."""
+        found: int = crc32(key.to_bytes(10, "little")) << 16 | key & 0xFFFF
+        return found
 
 
 class TowersJob:

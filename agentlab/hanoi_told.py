@@ -34,13 +34,15 @@ class Moves:
         off = [at for at, chain in zip(self._checked, chains, strict=True) if at < chain.index]
         return min(off, default=None)
 
-    def right_ones(self) -> bytes:
+    def right_ones(self) -> bytes | memoryview:
         """The moves of every chain up to its first wrong one, as far as `wrong` has looked."""
-        return b"".join(self.made[low:end] for low, end in zip(self._lows, self._checked, strict=True))
+        whole, ends = memoryview(self.made), [*self._lows[1:], len(self.made)]
+        if self._checked == ends or len(ends) == 1:
+            return whole[: self._checked[-1]]  # no copy: a long tower's moves are the largest thing there is
+        return b"".join(whole[low:end] for low, end in zip(self._lows, self._checked, strict=True))
 
-    def verdict(self) -> str:
-        """What is missing, "" where they solve the tower, as an independent simulator finds."""
-        made = self.right_ones()
+    def verdict(self, made: bytes | memoryview) -> str:
+        """What is missing of the right moves, "" where they solve the tower, as an independent simulator finds."""
         if len(made) < len(self.made):
             return f"{len(made):,} of {len(self.made):,} moves are right"
         return simulate(self._disks, made)
@@ -57,7 +59,8 @@ class Moves:
 
 def result(setting: Setting, walk: Walk[int], moves: Moves, faults: Faults | None) -> dict[str, Any]:
     """What a walk came to; `faults` None for real models, whose calls nobody can foretell."""
-    died, made, verdict = moves.wrong(walk.chains), moves.right_ones(), moves.verdict()
+    died, made = moves.wrong(walk.chains), moves.right_ones()
+    verdict = moves.verdict(made)
     total = Counts.total(chain.counts for chain in walk.chains)
     stops = [c.undecided.reason if c.undecided else c.broke for c in walk.chains if c.undecided or c.broke]
     voting = walk.chains[0].voting

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from agentlab.journal import Journal
 from agentlab.steps_chain import Chain, Counts, Job, StepError, Voting
-from agentlab.vote import held
+from agentlab.vote import check
 
 __all__ = ["Chain", "Counts", "Cursor", "Job", "StepError", "Voting", "Walk", "in_turn"]
 
@@ -101,7 +101,7 @@ class Walk(Generic[S]):
         self._snapshot_at = 0
         self.steps = self.replayed = 0
         for chain in self.chains:
-            next(held(chain.voting.ahead, chain.voting.rules))  # raises for a vote that could not be held
+            check(chain.voting.ahead, chain.voting.rules)
         if journal is not None:
             self._replay(journal)
 

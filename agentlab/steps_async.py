@@ -9,8 +9,7 @@ from typing import Any, Self
 
 from agentlab.ledger import OverBudgetError
 from agentlab.steps import Chain, Walk
-from agentlab.steps_chain import sent
-from agentlab.vote import Answer, RedFlag, Wave, held
+from agentlab.vote import Answer, Wave, held
 
 TURN = 16
 """Steps after which a chain lets the others in, where its answers do not make it wait."""
@@ -98,24 +97,17 @@ async def _step(chain: Chain[Any]) -> list[Any]:
     """Decide one step; the answers elected, none where it is undecided or the budget is spent."""
     k, drawn = chain.voting.ahead, 0
     done: list[Any] = []
-    wave = Wave(chain.voting.rules.ladder[0], 0, k)
+    ballot = held(k, chain.voting.rules)
+    item = next(ballot)
     try:
-        answers = await _drawn(chain, wave)
-        key = answers[0] if answers else None
-        if len(answers) == k and not isinstance(key, RedFlag) and all(answer == key for answer in answers):
-            chain.elect(key, k)
-            return [key]
-        ballot = held(k, chain.voting.rules)
-        wave, outcome = next(ballot), None
-        while outcome is None:
-            drawn += wave.count
-            wave, outcome = sent(ballot, answers, wave)
-            if outcome is None:
-                answers = await _drawn(chain, wave)
+        while isinstance(item, Wave):
+            answers = await _drawn(chain, item)
+            drawn += item.count
+            item = ballot.send(answers)
     except OverBudgetError as error:
         chain.cut_short(drawn, error)
         return done
-    chain.conclude(outcome, k, done)
+    chain.conclude(item, k, done)
     return done
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from agentlab.journal import JournalError
 from agentlab.ledger import Ledger, OverBudgetError
-from agentlab.vote import Answer, Ballot, Decision, Outcome, RedFlag, Rules, Undecided, Wave, held
+from agentlab.vote import Answer, Decision, Outcome, RedFlag, Rules, Undecided, Wave, held
 from agentlab.vote_measure import Reliability
 
 S = TypeVar("S")
@@ -183,20 +183,18 @@ class Chain(Generic[S]):
             self.voting.measured.unanimous(steps, k)
 
     def _vote(self, opening: Sequence[Answer] | None, k: int, done: list[Hashable]) -> None:
-        ballot = held(k, self.voting.rules)
-        wave, outcome, drawn = next(ballot), None, 0
+        ballot, drawn = held(k, self.voting.rules), 0
+        item = next(ballot)
         try:
-            answers = self._drawn(wave) if opening is None else opening
-            while True:
-                drawn += wave.count
-                wave, outcome = sent(ballot, answers, wave)
-                if outcome is not None:
-                    break
-                answers = self._drawn(wave)
+            while isinstance(item, Wave):
+                answers = self._drawn(item) if opening is None else opening
+                opening = None
+                drawn += item.count
+                item = ballot.send(answers)
         except OverBudgetError as error:
             self.cut_short(drawn, error)
             return
-        self.conclude(outcome, k, done)
+        self.conclude(item, k, done)
 
     def cut_short(self, drawn: int, error: OverBudgetError) -> None:
         """Stop because the budget does not hold the next wave; so many draws of this vote were paid for nothing."""
@@ -214,12 +212,6 @@ class Chain(Generic[S]):
         finally:
             hold.settle(wave.count)
         return found
-
-    def elect(self, key: Hashable, k: int) -> None:
-        """Carry out the answer of one unanimous wave."""
-        self.state = self.job.check(self.state, key)
-        self.index += 1
-        self._count(1, k)
 
     def conclude(self, outcome: Outcome, k: int, done: list[Hashable]) -> None:
         """Carry out what a vote elected, or stop where it elected nothing."""
@@ -246,11 +238,3 @@ class Chain(Generic[S]):
                 self.index += 1
                 return key
         raise StepError(f"journal: step {self.index} fits no answer of this job; it is of another one, or was damaged")
-
-
-def sent(ballot: Ballot, answers: Sequence[Answer], wave: Wave) -> tuple[Wave, Outcome | None]:
-    """The next wave of a ballot that is sent these answers, and its outcome once there is one."""
-    try:
-        return ballot.send(answers), None
-    except StopIteration as end:
-        return wave, end.value

@@ -19,8 +19,8 @@ SCHEMA = 1
 """The version of the trace format; it stands in the first line of every trace."""
 
 Record = dict[str, Any]
-"""One line of a trace: a JSON object with a "kind": "run", "entry", "decision", "finalist", "law", "stop", "holdout"; in
-the traces of a topology also "call" and "outcome"."""
+"""One line of a trace: a JSON object with a "kind": "run", "entry", "decision", "finalist", "law", "stop", "holdout";
+"call" and "outcome" in the traces of a topology."""
 
 
 class TraceError(AgentlabError):

@@ -179,7 +179,8 @@ class Undecided(_Held):
 
 
 Outcome: TypeAlias = Decision | Undecided
-Ballot: TypeAlias = Generator[Wave, Sequence[Answer], Outcome]
+Ballot: TypeAlias = Generator[Wave | Outcome, Sequence[Answer], None]
+"""A vote under way: it yields waves, is sent their answers, and yields the outcome last."""
 
 
 def first_ahead(draw: Callable[[Wave], Sequence[Answer]], k: int, rules: Rules = RULES) -> Outcome:
@@ -193,77 +194,76 @@ def first_ahead(draw: Callable[[Wave], Sequence[Answer]], k: int, rules: Rules =
     Raises:
         VoteError: k, the rules, or the number of answers of a wave make no sense.
     """
+    check(k, rules)
     ballot = held(k, rules)
-    wave = next(ballot)
-    while True:
-        try:
-            wave = ballot.send(draw(wave))
-        except StopIteration as end:
-            return _outcome(end)
+    item = next(ballot)
+    while isinstance(item, Wave):
+        item = ballot.send(draw(item))
+    return item
 
 
 async def first_ahead_async(
     draw: Callable[[Wave], Awaitable[Sequence[Answer]]], k: int, rules: Rules = RULES
 ) -> Outcome:
     """The same for answers that are waited for; the answers of a wave may be drawn side by side."""
+    check(k, rules)
     ballot = held(k, rules)
-    wave = next(ballot)
-    while True:
-        answers = await draw(wave)
-        try:
-            wave = ballot.send(answers)
-        except StopIteration as end:
-            return _outcome(end)
+    item = next(ballot)
+    while isinstance(item, Wave):
+        item = ballot.send(await draw(item))
+    return item
 
 
-def _outcome(end: StopIteration) -> Outcome:
-    found: Outcome = end.value
-    return found
-
-
-def held(k: int, rules: Rules = RULES) -> Ballot:
-    """The vote as a generator: it yields waves, is sent their answers, and returns the outcome."""
+def check(k: int, rules: Rules) -> None:
+    """Raise VoteError for a vote that could not be held."""
     if k < 1:
         raise VoteError(f"k={k}: the elected answer must lead by at least 1 vote")
     if not rules.ladder or rules.most_draws < k or rules.most_flags < 1:
         raise VoteError(
-            f"rules: {rules}; a vote needs a rung, most_draws of at least k={k} and most_flags of 1 or more"
+            f"rules: {len(rules.ladder)} rungs, most_draws={rules.most_draws}, most_flags={rules.most_flags}; a vote "
+            f"needs a rung, most_draws of at least k={k}, and most_flags of 1 or more"
         )
+
+
+def held(k: int, rules: Rules) -> Ballot:
+    """The vote itself, for k and rules that `check` lets pass; the drivers above feed it."""
     tallies: list[Tally] = []
     for rung in rules.ladder:
-        tally = yield from _rung(rung, k, rules)
+        votes: dict[Hashable, int] = {}
+        flags: dict[str, int] = {}
+        opening: dict[Hashable, int] = {}
+        draws = waves = flagged = lead = 0
+        while lead < k and draws < rules.most_draws and flagged < rules.most_flags:
+            # Not one draw more than those that one-by-one drawing could not have done without either.
+            count = min(k - lead, rules.most_draws - draws, rules.most_flags - flagged)
+            answers = yield Wave(rung, draws, count)
+            if len(answers) != count:
+                raise VoteError(f"draw: {len(answers)} answers to a wave of {count}; return one answer or RedFlag each")
+            for answer in answers:
+                if isinstance(answer, RedFlag):
+                    flags[answer.reason] = flags.get(answer.reason, 0) + 1
+                    flagged += 1
+                else:
+                    votes[answer] = votes.get(answer, 0) + 1
+            draws += count
+            waves += 1
+            lead = _lead(votes)
+            if waves == 1:
+                opening = dict(votes)
+        tally = Tally(rung.name, votes, flags, draws, waves, opening)
         tallies.append(tally)
-        if tally.lead >= k and (tally.unanimous or rules.escalate == "undecided"):
-            return Decision(tuple(tallies), key=tally.leader)
+        if lead >= k and (len(votes) == 1 or rules.escalate == "undecided"):
+            yield Decision(tuple(tallies), key=tally.leader)
+            return
+    yield _at_the_end(tallies, k, rules)
+
+
+def _at_the_end(tallies: Sequence[Tally], k: int, rules: Rules) -> Outcome:
+    """What a ladder comes to whose rungs are all asked and none of them believed alone."""
     elected = [t.leader for t in tallies if t.lead >= k]
     if len(elected) > 1 and len(set(elected)) == 1:
         return Decision(tuple(tallies), key=elected[0])
     return Undecided(tuple(tallies), reason=_why(tallies, elected, k, rules))
-
-
-def _rung(rung: Rung, k: int, rules: Rules) -> Generator[Wave, Sequence[Answer], Tally]:
-    votes: dict[Hashable, int] = {}
-    flags: dict[str, int] = {}
-    opening: dict[Hashable, int] = {}
-    draws = waves = flagged = lead = 0
-    while lead < k and draws < rules.most_draws and flagged < rules.most_flags:
-        # Not one draw more than those that one-by-one drawing could not have done without either.
-        count = min(k - lead, rules.most_draws - draws, rules.most_flags - flagged)
-        answers = yield Wave(rung, draws, count)
-        if len(answers) != count:
-            raise VoteError(f"draw: {len(answers)} answers to a wave of {count}; return one answer (or RedFlag) a draw")
-        for answer in answers:
-            if isinstance(answer, RedFlag):
-                flags[answer.reason] = flags.get(answer.reason, 0) + 1
-                flagged += 1
-            else:
-                votes[answer] = votes.get(answer, 0) + 1
-        draws += count
-        waves += 1
-        lead = _lead(votes)
-        if waves == 1:
-            opening = dict(votes)
-    return Tally(rung.name, votes, flags, draws, waves, opening)
 
 
 def _lead(votes: Mapping[Hashable, int]) -> int:

@@ -159,7 +159,7 @@ def silent(steps: int = 20_000) -> Table:
     rows: Table = []
     faults = Faults(0.01, hard=steps, steps=steps)
     for k in (2, 4, 6, 8):
-        chain = Chain(Questions(Oracle(faults, 0)), 0, steps, 0, Voting(k=k, rules=Rules(most_draws=1000)))
+        chain = Chain(Questions(Oracle(faults, 0)), 0, steps, 0, Voting(k=k, rules=Rules(most_draws=100_000)))
         Walk([chain], superstep=steps).superstep()
         rows.append(
             {"what": f"k={k} alone", "wrong": round(chain.state / steps, 4), "theory": round(1 - p_step(0.4, k), 4)}
@@ -190,7 +190,7 @@ def silent(steps: int = 20_000) -> Table:
 def correlated() -> Table:
     """Steps that k=4 and k=8 hold at 95% with p=.99."""
     return [
-        {"rho": rho} | {f"k={k}": round(steps_reached(0.99, k, 0.95, rho)) for k in (4, 8, 16)}
+        {"rho": rho} | {f"k={k}": f"{steps_reached(0.99, k, 0.95, rho):.3g}" for k in (4, 8, 16)}
         for rho in (0.0, 0.001, 0.01, 0.05, 0.1)
     ]
 
@@ -224,13 +224,13 @@ def budget() -> Table:
 
 def crashes(folder: Path, kills: int = 20) -> Table:
     """The command killed with -9 at random moments and started again until it ends."""
-    whole, chance = towers("disks=17", "k=4", "seed=1"), random.Random(0)  # noqa: S311 - moments
-    words = [*COMMAND, "disks=17", "k=4", "seed=1", f"journal={folder / 'c'}", "fsync=1000", "--json"]
+    whole, chance = towers("disks=19", "k=4", "seed=1"), random.Random(0)  # noqa: S311 - moments
+    words = [*COMMAND, "disks=19", "k=4", "seed=1", f"journal={folder / 'c'}", "fsync=1000", "--json"]
     done, last = 0, 0
     grown: list[int] = []
     while done < kills:
         running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(1.0, 1.8))
+        time.sleep(chance.uniform(1.0, 3.0))
         running.send_signal(signal.SIGKILL)
         running.wait()
         done += 1
@@ -240,7 +240,7 @@ def crashes(folder: Path, kills: int = 20) -> Table:
         if size >= 15 * whole["steps"]:
             (folder / "c").unlink()
             last = 0
-    end = towers("disks=17", "k=4", "seed=1", f"journal={folder / 'c'}", "fsync=1000")
+    end = towers("disks=19", "k=4", "seed=1", f"journal={folder / 'c'}", "fsync=1000")
     return [{
         "kills": kills, "in_mid_work": sum(g > 0 for g in grown), "replayed_at_the_end": end["replayed"],
         "same_moves": end["moves_sha256"] == whole["moves_sha256"], "solved": end["solved"],

@@ -109,7 +109,7 @@ def test_the_same_seed_writes_the_same_bytes_with_any_number_of_workers(
     assert trace_of(tmp_path / "runs" / "runs.csv-001") == uninterrupted[0]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_a_run_killed_at_random_moments_and_resumed_writes_the_same_bytes(
     data: Path, tmp_path: Path, uninterrupted: tuple[bytes, dict[str, Any]], seed: int
 ) -> None:
@@ -252,13 +252,13 @@ def test_a_key_whose_part_is_not_built_is_refused_not_ignored(data: Path, tmp_pa
 
 
 def test_a_search_without_a_gain_stops_and_resumes_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    given = (*words(data), "budget.candidates=400", "patience=40", "window=16", "seed=1")
+    given = (*words(data), "budget.candidates=400", "patience=20", "window=16", "seed=1")
     done = agentlab("discover", *given, "--json", cwd=tmp_path)
     folder = tmp_path / json.loads(done.stdout.splitlines()[-1])["dir"]
     records = list(read(folder / "trace.jsonl"))
     stop = next(r for r in records if r["kind"] == "stop")
     assert stop["reason"] == "no gain"
-    assert 40 <= stop["asked"] < 400
+    assert 20 <= stop["asked"] < 400
     whole = trace_of(folder)
     entries = [line for line in whole.splitlines(keepends=True) if b'"kind":"entry"' in line or b'"kind":"run"' in line]
     for kept in (len(entries) // 2, len(entries)):
