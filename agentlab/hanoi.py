@@ -36,7 +36,7 @@ class Towers:
     A key is `next_state << 4 | source << 2 | target`; its low byte of four bits is what the list of moves keeps.
     """
 
-    __slots__ = ("_at", "_full", "_next", "disks")
+    __slots__ = ("_at", "_full", "_next", "_rounds", "disks")
 
     def __init__(self, disks: int) -> None:
         if not 1 <= disks <= MOST_DISKS:
@@ -45,6 +45,8 @@ class Towers:
         self._at = (0, disks, 2 * disks)
         self._full = (1 << disks) - 1
         self._next = (2, 0, 1) if disks % 2 else (1, 2, 0)
+        # What the smallest disk changes in a state when it goes round from each peg, and the move.
+        self._rounds = tuple((1 << self._at[a] | 1 << self._at[b], a << 2 | b) for a, b in enumerate(self._next))
 
     @property
     def moves(self) -> int:
@@ -92,8 +94,8 @@ class Towers:
         at = self._at
         small = 0 if state & 1 else 1 if state >> at[1] & 1 else 2
         if not index & 1:
-            target = self._next[small]
-            return (state ^ 1 << at[small] ^ 1 << at[target]) << 4 | small << 2 | target
+            change, move = self._rounds[small]
+            return (state ^ change) << 4 | move
         a, b = OTHERS[small]
         full = self._full
         one, two = state >> at[a] & full, state >> at[b] & full

@@ -74,7 +74,7 @@ class Oracle:
 
     def __init__(self, faults: Faults, seed: int, blocks: int = 8, ahead: int = 8) -> None:
         self.faults, self.seed, self._most, self.ahead = faults, seed % 2**64, blocks, ahead
-        self.low = self.high = 0
+        self.block = -1
         self.kept: dict[int, list[int]] = {}
         self._blocks: dict[int, dict[int, list[int]]] = {}
         self._difficulties: dict[tuple[int, int], Floats] = {}
@@ -85,7 +85,7 @@ class Oracle:
 
     def draws(self, index: int, wave: Wave) -> list[int]:
         """The codes of a wave."""
-        if not self.low <= index < self.high:
+        if index // BLOCK != self.block:
             self.fill(index)
         end = wave.number + wave.count
         rung = _number(wave.rung)
@@ -124,17 +124,16 @@ class Oracle:
         return found
 
     def fill(self, index: int) -> None:
-        """Turn to the block of a step: `kept` then has the steps from `low` to `high` that are not all right."""
-        block = index // BLOCK
-        self.low = block * BLOCK
-        self.high = self.low + BLOCK
-        if block not in self._blocks:
+        """Turn to the block of a step: `kept` then has those of its steps that are not all right."""
+        self.block = index // BLOCK
+        if self.block not in self._blocks:
             if len(self._blocks) >= self._most:
                 del self._blocks[next(iter(self._blocks))]
-            codes = self._codes(np.arange(self.low, self.high), 0, 0, self.ahead)
+            low = self.block * BLOCK
+            codes = self._codes(np.arange(low, low + BLOCK), 0, 0, self.ahead)
             off = np.flatnonzero(codes.any(axis=1))
-            self._blocks[block] = dict(zip((off + self.low).tolist(), codes[off].tolist(), strict=True))
-        self.kept = self._blocks[block]
+            self._blocks[self.block] = dict(zip((off + low).tolist(), codes[off].tolist(), strict=True))
+        self.kept = self._blocks[self.block]
 
     def _codes(self, steps: NDArray[np.int64], rung: int, number: int, count: int) -> Codes:
         faults = self.faults
@@ -181,7 +180,7 @@ class Answers:
     def draw(self, state: int, index: int, wave: Wave) -> list[Answer]:
         """The answers of a wave: keys of the right move, keys of a wrong one, red flags."""
         oracle, right = self.oracle, self._right(state, index)
-        if wave is self._plain and index not in oracle.kept and oracle.low <= index < oracle.high:
+        if wave is self._plain and index // BLOCK == oracle.block and index not in oracle.kept:
             return [right] * wave.count
         if wave.rung.phrasing == wave.rung.model == wave.number == 0 and wave.count <= oracle.ahead:
             self._plain = wave

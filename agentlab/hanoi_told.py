@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,9 +24,9 @@ class Moves:
         # The first step of a later chain follows a move that is another chain's: the known one.
         self._before = {low: towers.right(towers.state_at(low - 1), low - 1) & 15 for low, _ in bounds if low}
 
-    def note(self, index: int, keys: Sequence[Hashable]) -> None:
+    def note(self, index: int, keys: Sequence[Any]) -> None:
         """Keep the moves of steps `index`, `index + 1`, ..."""
-        self.made[index : index + len(keys)] = bytes([key & 15 for key in keys if isinstance(key, int)])
+        self.made[index : index + len(keys)] = bytes([key & 15 for key in keys])
 
     def wrong(self, chains: Sequence[Chain[int]]) -> int | None:
         """The first step of all that was decided wrongly, as far as is known; None while all are right."""

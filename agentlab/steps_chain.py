@@ -187,7 +187,7 @@ class Chain(Generic[S]):
         item = next(ballot)
         try:
             while isinstance(item, Wave):
-                answers = self._drawn(item) if opening is None else opening
+                answers = opening or self._drawn(item)
                 opening = None
                 drawn += item.count
                 item = ballot.send(answers)
