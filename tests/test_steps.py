@@ -89,7 +89,7 @@ def test_killed_at_twenty_random_moments_it_ends_the_same_and_redoes_one_group_a
     path, chance, kills = tmp_path / "journal", random.Random(chains), 0  # noqa: S311 - chance, no secret
     plain = undisturbed if chains == 1 else _plain(chains)
     shared = mmap.mmap(-1, 16)
-    for _ in range(60):
+    for _ in range(400):
         shared[:8] = struct.pack("q", 0)
 
         def work() -> None:
