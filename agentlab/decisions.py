@@ -16,8 +16,8 @@ from agentlab.decisions_kinds import FAILURES, check_constraint, choose_parents,
 from agentlab.decisions_question import DecisionError, Key, Kind, Label, Option, Question
 from agentlab.decisions_record import Receipt, decision_record, read_decision
 from agentlab.errors import BackendError
-from agentlab.ledger import BrokenBoundError, Hold, Ledger, OverBudgetError
-from agentlab.models import LostReplyError, Model, prompt_bound
+from agentlab.ledger import BrokenBoundError, Ledger, OverBudgetError
+from agentlab.models import Model, charged
 from agentlab.vote import Answer, Decision, Outcome, RedFlag, Rules, Rung, Tally, Undecided, Wave, first_ahead_async
 from agentlab.vote_flags import LENGTH
 
@@ -127,22 +127,20 @@ class _Asking:
     async def _ask(self, rung: Rung, number: int) -> Answer:
         question, model = self.question, self.models[rung.model]
         prompt = question.prompt(rung.phrasing, self.seed, number)
-        hold = await self.ledger.reserve(prompt_bound(prompt) + question.max_tokens)
-        cost = hold.worst
         try:
-            reply = await model.complete(
+            reply = await charged(
+                model,
                 prompt,
+                self.ledger,
                 temperature=rung.temperature(number),
                 seed=question.call_seed(rung.name, self.seed, number),
                 max_tokens=question.max_tokens,
             )
-            self.receipts.append(Receipt(reply.tokens_in, reply.tokens_out))
-            cost = reply.tokens_in + reply.tokens_out
-        except BackendError as error:
-            cost = hold.worst if isinstance(error, LostReplyError) else 0
-            raise
-        finally:
-            _settle(hold, cost)
+        except BrokenBoundError as error:
+            # No outcome of a budget: the server does not keep to max_tokens, and no cap holds with it.
+            what = f"a model's server counts more than was asked of it: {error}; ask another server"
+            raise BackendError(what) from None
+        self.receipts.append(Receipt(reply.tokens_in, reply.tokens_out))
         return RedFlag(LENGTH) if reply.finish == "length" else question.read(reply.text)
 
     def tallies(self) -> list[Tally]:
@@ -151,14 +149,6 @@ class _Asking:
         for wave, answers in self.seen:
             by_rung.setdefault(wave.rung.name, []).append(answers)
         return [_tally(name, waves) for name, waves in by_rung.items()]
-
-
-def _settle(hold: Hold, cost: float) -> None:
-    try:
-        hold.settle(cost)
-    except BrokenBoundError as error:
-        # No outcome of a budget: the server does not keep to max_tokens, and no cap holds with it.
-        raise BackendError(f"a model's server counts more than was asked of it: {error}; ask another server") from None
 
 
 def _tally(rung: str, waves: Sequence[Sequence[Answer]]) -> Tally:

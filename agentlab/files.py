@@ -20,6 +20,15 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     """The user's cache folder for agentlab, which need not be there yet."""
     return Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "agentlab"

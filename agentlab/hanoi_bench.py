@@ -21,7 +21,7 @@ from agentlab.hanoi_told import Moves, page, result
 from agentlab.journal import Journal
 from agentlab.ledger import Ledger
 from agentlab.models import Chat
-from agentlab.steps import Chain, Cursor, Voting, Walk
+from agentlab.steps import Chain, Cursor, Tell, Voting, Walk, silent
 from agentlab.steps_async import SideBySide
 from agentlab.vote import Answer, Wave
 from agentlab.vote_measure import Reliability
@@ -29,11 +29,7 @@ from agentlab.vote_measure import Reliability
 __all__ = ["Setting", "page", "run"]
 
 
-def silent(done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-def run(setting: Setting, tell: Callable[[int, int], None] = silent) -> dict[str, Any]:
+def run(setting: Setting, tell: Tell = silent) -> dict[str, Any]:
     """Solve the towers and say what it took; `tell` hears steps done and in all after each superstep.
 
     Raises:
@@ -98,7 +94,7 @@ def _voting(setting: Setting, towers: Towers) -> Voting:
     return Voting(setting.k or 1, setting.rules, measured, calls)
 
 
-def _walk(setting: Setting, walk: Walk[int], moves: Moves, stack: ExitStack, tell: Callable[[int, int], None]) -> None:
+def _walk(setting: Setting, walk: Walk[int], moves: Moves, stack: ExitStack, tell: Tell) -> None:
     """Go on to the end, or until a move is seen that the shortest solution does not make."""
     if moves.wrong(walk.chains) is not None:  # on record already
         return

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from agentlab.hanoi import Towers
 from agentlab.hanoi_model import Move, prompt, read_answer
 from agentlab.ledger import Ledger, OverBudgetError
-from agentlab.models import LostReplyError, Model, prompt_bound
+from agentlab.models import Model, charged
 from agentlab.vote import Answer, RedFlag, Rung, Wave
 from agentlab.vote_flags import LENGTH
 
@@ -47,18 +47,14 @@ class ModelAnswers:
     async def _ask(self, state: int, index: int, rung: Rung, number: int) -> Answer:
         pegs = self.towers.pegs(state)
         text = prompt(pegs, self._move_before(index, pegs), rung.phrasing)
-        worst = prompt_bound(text) + self.max_tokens
-        hold, actual = await self.ledger.reserve(worst), 0.0
-        try:
-            reply = await self.models[rung.model].complete(
-                text, temperature=rung.temperature(number), seed=self.seed + number, max_tokens=self.max_tokens
-            )
-            actual = reply.tokens_in + reply.tokens_out
-        except (LostReplyError, asyncio.CancelledError):
-            actual = worst  # the model may have worked on it
-            raise
-        finally:
-            hold.settle(actual)
+        reply = await charged(
+            self.models[rung.model],
+            text,
+            self.ledger,
+            temperature=rung.temperature(number),
+            seed=self.seed + number,
+            max_tokens=self.max_tokens,
+        )
         if reply.finish == "length":
             return RedFlag(LENGTH)
         answer = read_answer(reply.text, self.towers.disks, pegs)

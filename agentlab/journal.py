@@ -14,6 +14,7 @@ from typing import Self
 from zlib import crc32
 
 from agentlab import journal_snapshot as snapshots
+from agentlab.files import sync
 from agentlab.journal_format import (
     DIGEST_BITS,
     GROUP,
@@ -33,7 +34,7 @@ from agentlab.journal_format import (
     read_at,
     write_at,
 )
-from agentlab.journal_snapshot import Snapshot, sync_folder
+from agentlab.journal_snapshot import Snapshot
 
 __all__ = ["Journal", "JournalError", "Record", "Snapshot", "key_digest", "replay"]
 
@@ -223,7 +224,7 @@ class Journal:
 
     def _make(self, head: bytes) -> None:
         try:
-            sync_folder(self.path.parent)  # first: a whole header tells that the name is on disk too
+            sync(self.path.parent)  # first: a whole header tells that the name is on disk too
             write_at(self._fd, head, 0)
             os.fsync(self._fd)
         except OSError as error:

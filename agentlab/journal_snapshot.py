@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from agentlab.files import sync
 from agentlab.journal_format import JournalError
 
 
@@ -55,7 +56,7 @@ def write(files: Slots, job: bytes, snapshot: Snapshot, *, keep: bool) -> None:
         if keep:
             files.newest.replace(files.before)
         temporary.replace(files.newest)
-        sync_folder(files.newest.parent)
+        sync(files.newest.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -74,15 +75,6 @@ def read(path: Path, job: bytes) -> Snapshot | None:
     if not isinstance(body, dict) or body["job"] != job.hex():
         return None
     return Snapshot(body["records"], body["offset"], body["crc"], body["state"])
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, as fsync of a file does for its bytes."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _checksum(text: bytes) -> bytes:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from agentlab.errors import BackendError
+from agentlab.ledger import Ledger
 
 if TYPE_CHECKING:
     from openai import APIError
     from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-__all__ = ["KEY", "Chat", "LostReplyError", "Message", "Model", "Prompt", "Reply", "prompt_bound"]
+__all__ = ["KEY", "Chat", "LostReplyError", "Message", "Model", "Prompt", "Reply", "charged", "prompt_bound"]
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key, unless another one is named."""
@@ -67,6 +68,31 @@ class Model(Protocol):
 
     async def complete(self, prompt: Prompt, *, temperature: float, seed: int, max_tokens: int) -> Reply:
         """The reply, of `max_tokens` tokens at most. Raises BackendError in one line where there is none."""
+
+
+async def charged(
+    model: Model, prompt: Prompt, ledger: Ledger, *, temperature: float, seed: int, max_tokens: int
+) -> Reply:
+    """Ask once on a budget of tokens: the worst case is set aside before, and what the call took is booked after.
+
+    A call that failed costs nothing, one whose reply was lost or not waited for the worst case.
+
+    Raises:
+        OverBudgetError: the worst case does not fit.
+        BrokenBoundError: the server counts more than was asked of it.
+        BackendError: as `complete` does.
+    """
+    hold = await ledger.reserve(prompt_bound(prompt) + max_tokens)
+    cost = hold.worst
+    try:
+        reply = await model.complete(prompt, temperature=temperature, seed=seed, max_tokens=max_tokens)
+        cost = reply.tokens_in + reply.tokens_out
+    except BackendError as error:
+        cost = hold.worst if isinstance(error, LostReplyError) else 0
+        raise
+    finally:
+        hold.settle(cost)
+    return reply
 
 
 def prompt_bound(prompt: Prompt) -> int:

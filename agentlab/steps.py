@@ -19,7 +19,7 @@ from agentlab.journal import Journal
 from agentlab.steps_chain import Chain, Counts, Job, StepError, Voting
 from agentlab.vote import check
 
-__all__ = ["Chain", "Counts", "Cursor", "Job", "StepError", "Voting", "Walk", "in_turn"]
+__all__ = ["Chain", "Counts", "Cursor", "Job", "StepError", "Tell", "Voting", "Walk", "in_turn", "silent"]
 
 S = TypeVar("S")
 
@@ -58,6 +58,14 @@ def in_turn(walk: Walk[S], goal: int, until: float) -> None:
             finally:
                 walk.note(chain, index, done)
             most = min(SLICE, most * 2) if walk.clock() - began < SLICE_SECONDS else max(1, most // 2)
+
+
+Tell: TypeAlias = Callable[[int, int], None]
+"""Told how much of a job is done, and how much there is in all."""
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 Observer = Callable[[int, Sequence[Hashable]], None]

@@ -7,7 +7,7 @@ its answer to a step is the first that the team draws there, as long as they are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from agentlab.errors import AgentlabError
 from agentlab.hanoi import Towers, TowersJob, simulate
 from agentlab.hanoi_oracle import Answers, Faults, Oracle
-from agentlab.steps import Chain, Voting
+from agentlab.steps import Chain, Tell, Voting, silent
 from agentlab.topology import report
 from agentlab.topology_trace import TOPOLOGIES, Call, Ending, Name, Run, run_records
 from agentlab.trace import Record, Trace
@@ -49,11 +49,7 @@ class Setting:
     out: str = "topology"
 
 
-def silent(done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-def run(setting: Setting, tell: Callable[[int, int], None] = silent) -> Record:
+def run(setting: Setting, tell: Tell = silent) -> Record:
     """Run each topology `repetitions` times, write a trace of each below `out`, and report on these files.
 
     `tell` hears runs done and in all. The same setting writes the same bytes; traces that are there are replaced.

@@ -28,12 +28,13 @@ from pathlib import Path
 from typing import cast
 
 from agentlab.tools._job_files import Fields, read_object
-from agentlab.tools._segments_agreed import CHECKPOINT, Agreed, Shelf, sync
+from agentlab.tools._segments_agreed import CHECKPOINT, Agreed, Shelf
 from agentlab.tools._segments_ballot import MODEL, RESULT, AnswerLine, Ballot, Key, Reading
 from agentlab.tools._segments_replicas import Attempt, Crew, Replicated, end_leftovers
 from pydantic import TypeAdapter, ValidationError
 
 from agentlab.errors import AgentlabError
+from agentlab.files import sync
 from agentlab.vote import Answer, Decision, Rules, Tally, Wave, first_ahead
 
 REDRAWS = 6

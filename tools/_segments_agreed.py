@@ -14,6 +14,7 @@ from agentlab.tools._job_files import Fields, Lines
 from pydantic import TypeAdapter, ValidationError
 
 from agentlab.errors import AgentlabError
+from agentlab.files import sync
 
 CHECKPOINT = "checkpoint.pt"
 KEPT = 2
@@ -105,15 +106,6 @@ def sha256_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-
-
-def sync(path: Path) -> None:
-    """Has a file or the names in a folder on the disk before it returns."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _forget(path: Path) -> None:
