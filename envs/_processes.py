@@ -14,6 +14,9 @@ from pathlib import Path
 MARK = "AGENTLAB_PROCESS_TREE"
 """Variable by which the processes of one command are found again, even those that left its group and parent."""
 
+DYING = 30.0
+"""Seconds that killed processes are given to be gone: one with gigabytes on a busy machine takes several."""
+
 _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
@@ -77,8 +80,9 @@ def reap(pid: int) -> None:
 
 
 def kill_tree(pid: int, mark: str) -> None:
-    """Kills the group led by `pid` and every process that carries `mark`, until none is left."""
-    for _ in range(100):
+    """Kills the group led by `pid` and every process that carries `mark`, until none is left, or for DYING seconds."""
+    end = time.monotonic() + DYING
+    while time.monotonic() < end:
         _signal_group(pid)
         left = _marked(mark)
         for other in left:

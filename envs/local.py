@@ -14,6 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -24,6 +25,8 @@ from agentlab.envs._processes import MARK, environment, kill_tree
 
 MOST_LINE = 32 << 20
 """Bytes of one answer."""
+GRACE = 2.0
+"""Seconds in which asyncio must have collected a program that was killed."""
 
 
 class Local:
@@ -37,7 +40,7 @@ class Local:
         self.python = sys.executable
         self.programs = str(files("agentlab.envs") / "images" / image)
         self._folder: Path | None = None
-        self._running: dict[str, int] = {}
+        self._running: dict[str, asyncio.subprocess.Process] = {}
 
     async def __aenter__(self) -> Self:
         """Makes a temporary folder, or uses the one given, which is kept on leaving."""
@@ -52,8 +55,8 @@ class Local:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Kills what still runs; removes the folder if it was made here."""
-        for mark, pid in list(self._running.items()):
-            kill_tree(pid, mark)
+        for mark, process in list(self._running.items()):
+            await _end(process, mark)
         if self._given is None and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
@@ -70,7 +73,7 @@ class Local:
         """Runs one command; raises SandboxError when it cannot be started."""
         mark, began = uuid.uuid4().hex, time.monotonic()
         process = await self._spawn(argv, self._path(cwd), {**environment(env), MARK: mark})
-        self._running[mark] = process.pid
+        self._running[mark] = process
         self._limit(process.pid)
         reading = asyncio.ensure_future(self._talk(process, stdin.encode()))
         ending = asyncio.ensure_future(_exit_of(process.pid))
@@ -79,9 +82,9 @@ class Local:
             kill_tree(process.pid, mark)  # what it left behind may hold its output open
             out, err = await reading
             code = await process.wait()
-        finally:
-            kill_tree(process.pid, mark)
             del self._running[mark]
+        finally:
+            kill_tree(process.pid, mark)  # one that was broken off is collected when the sandbox is left
             for task in (reading, ending):
                 task.cancel()
         return Executed(
@@ -100,7 +103,7 @@ class Local:
         """Starts a program to talk to."""
         mark = uuid.uuid4().hex
         process = await self._spawn(argv, self._path("."), {**environment(env), MARK: mark}, errors=False)
-        self._running[mark] = process.pid
+        self._running[mark] = process
         self._limit(process.pid)
         return _Conversation(process, mark, self._running)
 
@@ -203,7 +206,9 @@ async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
 class _Conversation:
     """Lines to and from a running program."""
 
-    def __init__(self, process: asyncio.subprocess.Process, mark: str, running: dict[str, int]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, mark: str, running: dict[str, asyncio.subprocess.Process]
+    ) -> None:
         self._process, self._mark, self._running = process, mark, running
         self._failure: Failure = ""
 
@@ -242,8 +247,17 @@ class _Conversation:
         """Kills the program and what it started."""
         self._failure = self._failure or "ended"
         if self._running.pop(self._mark, None) is not None:
-            kill_tree(self._process.pid, self._mark)
-            await self._process.wait()
+            await _end(self._process, self._mark)
+
+
+async def _end(process: asyncio.subprocess.Process, mark: str) -> None:
+    """Kills a program with what it started; the loop has collected it when this returns.
+
+    asyncio waits for the end of its output too, which it does not see where nobody reads on: not for ever, then.
+    """
+    kill_tree(process.pid, mark)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE)
 
 
 Sandbox = Local

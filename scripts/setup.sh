@@ -55,7 +55,7 @@ engine() {
   docker info >/dev/null 2>&1 && return
   [ "$(id -u)" = 0 ] || die "no Docker engine answers; start one"
   local log=${TMPDIR:-/tmp}/agentlab-dockerd.log
-  setsid dockerd </dev/null >"$log" 2>&1 &
+  setsid env -u COLUMNS -u LINES dockerd </dev/null >"$log" 2>&1 &
   for _ in $(seq 120); do
     docker info >/dev/null 2>&1 && return
     sleep 0.5

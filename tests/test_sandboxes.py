@@ -301,12 +301,13 @@ def holder_of(client: Any, mark: str) -> str:
     """The id of the container with a process that carries the mark.
 
     The engine's `top` lists processes with the host's `ps`, which fails when one of them ends meanwhile: asked again.
+    It cuts lines at the COLUMNS that the engine was started with, unless it is told not to.
     """
     told: list[str] = []
     for _ in range(100):
         for container in client.api.containers(filters={"label": docker_module.LABEL}):
             try:
-                if mark in str(client.api.top(container["Id"])):
+                if mark in str(client.api.top(container["Id"], "-ww -eo pid,args")):
                     return str(container["Id"])
             except docker_module.docker_errors() as error:
                 told.append(str(error))
