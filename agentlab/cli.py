@@ -11,6 +11,7 @@ import typer
 from agentlab import __version__
 from agentlab.cli_benches import bench
 from agentlab.cli_envs import envs_app
+from agentlab.cli_export import runs_export
 from agentlab.cli_options import Json, Plain, Words, print_json
 from agentlab.cli_tools import tools_app
 from agentlab.errors import AgentlabError
@@ -31,6 +32,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(tools_app, name="tools")
 app.add_typer(envs_app, name="envs")
 app.command()(bench)
+runs_app.command("export")(runs_export)
 
 
 def main() -> NoReturn:
@@ -89,12 +91,13 @@ def discover(
     _carry_out(folder, as_json=as_json, plain=plain)
 
 
-def _carry_out(folder: Path, *, as_json: bool, plain: bool) -> None:
+def _carry_out(folder: Path, *, as_json: bool, plain: bool, approve: bool | None = None) -> None:
     from agentlab import runs
-    from agentlab.display import watch
+    from agentlab.display import approver, watch
 
-    with watch(folder, plain=plain or as_json or not sys.stdout.isatty()) as tell:
-        runs.carry_out(folder, tell)
+    plain = plain or as_json or not sys.stdout.isatty()
+    with watch(folder, plain=plain) as tell:
+        runs.carry_out(folder, tell, approver(approve))
     _print_result(folder, as_json=as_json)
 
 
@@ -110,17 +113,19 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
 
 
 def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
-    from agentlab.discover_decide import chats, most_decisions, sent
+    from agentlab.discover_open import check
+    from agentlab.discover_plan import lines, plan_of, record
     from agentlab.types import DEFAULT_CANDIDATES
 
-    asked = [chat.model for chat in chats(config)]
+    check(config)
+    asked = plan_of(config, taken)
     task, rows = taken.task, taken.rows
     hidden = len(taken.holdout) if taken.holdout is not None else "the task's own" if task.holdout_file else "none"
     if as_json:
         plan = {"task": task.name, "rows": len(rows), "holdout": hidden, "groups": len(rows.groups)}
         choices = {"scale": task.scale, "residual": task.residual, "robust": task.robust, "max_params": task.max_params}
-        votes = {"decisions": most_decisions(config), "sent": sent(config)} if asked else {}
-        print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES} | votes)
+        models = {} if asked is None else record(asked)
+        print_json(plan | choices | {"candidates": config.budget.candidates or DEFAULT_CANDIDATES} | models)
         return
     print(f"{task.name}: {len(rows)} rows to search on, hold-out {hidden}, {len(rows.groups)} group(s)")
     for note in taken.notes:
@@ -128,10 +133,8 @@ def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
     print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}")
     print(f"scale {task.scale}; residual {task.residual}; loss of the fits {task.robust}")
     print(f"up to {config.budget.candidates or DEFAULT_CANDIDATES} candidates of at most {task.max_params} parameters")
-    if asked:
-        most = most_decisions(config)
-        many = "a decision before each block" if most is None else f"up to {most} decisions"
-        print(f"{many} by {', then '.join(asked)}; sent {sent(config)}")
+    if asked is not None:
+        print("\n".join(lines(asked, config)))
     print("nothing was run; leave --dry-run out to start")
 
 
@@ -344,11 +347,34 @@ def runs_show(run: str, out: str = "runs", as_json: Json = False) -> None:
 
 
 @runs_app.command("resume")
-def runs_resume(run: str, out: str = "runs", as_json: Json = False, plain: Plain = False) -> None:
-    """Continue a run that was stopped or killed; its trace becomes the one it would have been."""
+def runs_resume(
+    run: str,
+    out: str = "runs",
+    as_json: Json = False,
+    plain: Plain = False,
+    approve: Annotated[
+        bool | None, typer.Option("--approve/--deny", help="Say in advance whether calls above approve.* may be made.")
+    ] = None,
+) -> None:
+    """Continue a run that was stopped or killed; without a model its trace becomes the one it would have been."""
     from agentlab import runs
 
-    _carry_out(runs.find(run, out), as_json=as_json, plain=plain)
+    _carry_out(runs.find(run, out), as_json=as_json, plain=plain, approve=approve)
+
+
+@runs_app.command("replay")
+def runs_replay(run: str, out: str = "runs", as_json: Json = False, plain: Plain = False) -> None:
+    """Go through a finished run again without its models; candidates are fitted anew, the trace must be the same."""
+    from agentlab import runs
+    from agentlab.display import watch
+
+    folder = runs.find(run, out)
+    with watch(folder, plain=plain or as_json or not sys.stdout.isatty()) as tell:
+        made = runs.replay(folder, Path(out), tell)
+    if as_json:
+        print_json({"run": made.name, "dir": str(made), "same": True})
+    else:
+        print(f"the same {(made / 'trace.jsonl').stat().st_size:,} bytes: {made}\n\nnext: agentlab runs show {made}")
 
 
 @app.command()

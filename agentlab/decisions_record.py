@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from agentlab.budget_cost import NANO
 from agentlab.decisions_question import Question
 from agentlab.trace import Record, TraceError
 from agentlab.vote import Decision, Outcome, Tally, Undecided
 
 
 class Receipt(NamedTuple):
-    """What one call took, by the server's count."""
+    """What one call took, by the server's count, and what that cost in nano-dollars; the worst case of a lost reply."""
 
     tokens_in: int
     tokens_out: int
+    nanos: int = 0
 
 
 def decision_record(question: Question, outcome: Outcome, receipts: Sequence[Receipt] = ()) -> Record:
@@ -28,6 +30,9 @@ def decision_record(question: Question, outcome: Outcome, receipts: Sequence[Rec
         record["key"] = outcome.key
     else:
         record["undecided"] = outcome.reason
+    nanos = sum(r.nanos for r in receipts)
+    if nanos:
+        record["usd"] = nanos / NANO
     tokens = {"in": sum(r.tokens_in for r in receipts), "out": sum(r.tokens_out for r in receipts)}
     return record | {
         "tally": [_tally_record(t) for t in outcome.tallies],

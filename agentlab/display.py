@@ -17,7 +17,7 @@ from agentlab.trace import dump
 from agentlab.types import Task
 
 if TYPE_CHECKING:
-    from agentlab.discover import Progress
+    from agentlab.discover import Dear, Progress
 
 PLAIN_EVERY = 2.0
 """Seconds between progress lines where the output is no terminal."""
@@ -33,13 +33,36 @@ def watch(folder: Path, *, plain: bool) -> Iterator[Callable[[Progress], None]]:
         yield _plain_teller()
         return
     with Live(Text(f"{folder}: starting the tool servers ..."), console=Console(), refresh_per_second=8) as live:
-        yield lambda progress: live.update(Text(_line(progress)))
+
+        def tell(progress: Progress) -> None:
+            for note in progress.notes:
+                live.console.print(Text(f"note: {note}"))
+            live.update(Text(_line(progress)))
+
+        yield tell
+
+
+def approver(answer: bool | None) -> Callable[[Dear], bool | None]:
+    """Says whether dear calls may be made: as was said in advance, else a person at the terminal is asked."""
+
+    def approve(dear: Dear) -> bool | None:
+        if answer is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return answer
+        each = f"{dear.most_tokens:,} tokens" + (f" or ${dear.most_usd:.4f}" if dear.most_usd else "")
+        sys.stderr.write(f"\n{dear.calls} call(s) to a model may each take up to {each}. Make them? [y/N] ")
+        sys.stderr.flush()
+        said = sys.stdin.readline()
+        return said.strip().lower() in ("y", "yes") if said else None
+
+    return approve
 
 
 def _plain_teller() -> Callable[[Progress], None]:
     last = [0.0]
 
     def tell(progress: Progress) -> None:
+        for note in progress.notes:
+            sys.stderr.write(f"note: {note}\n")
         if time.monotonic() - last[0] >= PLAIN_EVERY or progress.phase != "search":
             last[0] = time.monotonic()
             sys.stderr.write(_line(progress).replace("\n", "   ") + "\n")
@@ -52,6 +75,9 @@ def _line(progress: Progress) -> str:
     """E.g. "640/1500 candidates, 210 rejected, 8 s" and the best law so far below it."""
     limit = f"/{progress.limit}" if progress.limit else ""
     what = f"{progress.committed}{limit} candidates, {progress.rejected} rejected, {progress.seconds:.0f} s"
+    if progress.calls:
+        what += f"; {progress.calls} calls, {progress.tokens:,} tokens"
+        what += f", ${progress.usd:.4f}" if progress.usd else ""
     if progress.phase != "search":
         what += f"; {progress.phase}: many starts, more cuts"
     if progress.best is None or progress.best.outcome.dev is None:
@@ -64,8 +90,9 @@ def _line(progress: Progress) -> str:
 def summary(result: Mapping[str, Any]) -> str:
     """A run's result as a page: the law, its parameters with intervals, its errors beside the published law's."""
     law, score = result["law"], result["score"]
+    text = f"a program, in {result['dir']}/law.py" if law["program"] else law["formula"]
     lines = [
-        f"law       {law['formula']}",
+        f"law       {text}",
         f"          {law['n_params']} parameters; entry {law['entry']} of {result['dir']}/trace.jsonl",
         "",
     ]
@@ -87,6 +114,7 @@ def summary(result: Mapping[str, Any]) -> str:
             f"over a constant; the law saves {float(luck['law_gain']):.3f}"
         )
     lines += _voted(result)
+    lines += _written(result)
     lines += [f"cost      {result['cost']['seconds']:.1f} s", f"verdict   {result['verdict']}"]
     lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
     return "\n".join(lines)
@@ -98,8 +126,22 @@ def _voted(result: Mapping[str, Any]) -> list[str]:
     if found is None:
         return []
     decided, asked = found["decided"], found["decided"] + found["undecided"]
-    took = f"{found['calls']} calls, {result['cost']['tokens']:,} tokens"
+    took = f"{found['calls']} calls, {found['tokens']:,} tokens"
     return [f"votes     parents elected for {decided} of {asked} blocks that were voted on; {took}"]
+
+
+def _written(result: Mapping[str, Any]) -> list[str]:
+    """What the models of a run wrote and took, and what they were shown."""
+    found = result["counts"].get("replies")
+    if found is None:
+        return []
+    shown = "names and description hidden (blind)" if result["blind"] else "names and description shown"
+    cost = result["cost"]
+    failed = f", {found['failed']} of them failed" if found["failed"] else ""
+    calls = f"{found['calls']} calls{failed}: {found['tried']} proposals tried, {found['rejected']} refused before"
+    money = f", ${cost['usd']:.4f}" if cost["usd"] else ""
+    spent = f"{cost['tokens']:,} tokens{money} in all, lost calls at their worst"
+    return [f"models    {calls}; {shown}", f"spent     {spent}"]
 
 
 _SCORES = (
@@ -122,8 +164,9 @@ def _parameters(params: Mapping[str, Any], intervals: Mapping[str, Any]) -> list
             if len(params) > 1 or len(params[group]) > 1:
                 lines.append(f"  {group} / {target}")
             for name, value in values.items():
-                low, high = intervals[group][target][name]
-                lines.append(f"{name:14s} {value:12.5g}   [{low:.5g}, {high:.5g}]")
+                span = intervals.get(group, {}).get(target, {}).get(name)
+                told = f"[{span[0]:.5g}, {span[1]:.5g}]" if span else "none: it is a program's"
+                lines.append(f"{name:14s} {value:12.5g}   {told}")
     if len(params) > SHOWN_GROUPS:
         lines.append(f"  ... and {len(params) - SHOWN_GROUPS} more groups: --json prints all")
     return lines

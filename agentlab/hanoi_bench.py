@@ -6,12 +6,14 @@ As published: arXiv 2511.09030 solves 20 disks, 1,048,575 moves, without an erro
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from agentlab.budget import Purse
 from agentlab.errors import AgentlabError
 from agentlab.hanoi import Towers, TowersJob, legs
 from agentlab.hanoi_oracle import Answers, Faults, Oracle
@@ -40,9 +42,9 @@ def run(setting: Setting, tell: Tell = silent) -> dict[str, Any]:
     faults = Faults(
         setting.error, setting.malformed, setting.repeat, setting.correlation, setting.hard, steps=towers.moves
     )
-    moves, tokens = Moves(towers, bounds), Ledger(float("inf") if setting.tokens is None else setting.tokens)
+    moves, purse = Moves(towers, bounds), Purse(tokens=math.inf if setting.tokens is None else setting.tokens)
     with ExitStack() as stack:
-        draw, models = _draw(setting, towers, moves, faults, tokens)
+        draw, models = _draw(setting, towers, moves, faults, purse)
         job, voting = TowersJob(towers, draw), _voting(setting, towers)
         chains = [Chain(job, low, high, towers.state_at(low), voting) for low, high in bounds]
         go = stack.enter_context(SideBySide()) if setting.model is not None or setting.latency is not None else None
@@ -56,7 +58,7 @@ def run(setting: Setting, tell: Tell = silent) -> dict[str, Any]:
         walk, began = Walk(chains, journal, moves.note, go=go), time.perf_counter()
         _walk(setting, walk, moves, stack, tell)
         seconds = time.perf_counter() - began
-    told = {"seconds": round(seconds, 3), "tokens": tokens.spent if setting.model else None}
+    told = {"seconds": round(seconds, 3), "tokens": purse.tokens.spent if setting.model else None}
     return result(setting, walk, moves, None if setting.model else faults) | told
 
 
@@ -66,12 +68,12 @@ def _close(go: SideBySide | None, model: Chat) -> None:
 
 
 def _draw(
-    setting: Setting, towers: Towers, moves: Moves, faults: Faults, tokens: Ledger
+    setting: Setting, towers: Towers, moves: Moves, faults: Faults, purse: Purse
 ) -> tuple[Callable[[int, int, Wave], Any], list[Chat]]:
     if setting.model is not None:
         models = [Chat(setting.base_url, name) for name in setting.model.split(",")]
         asked = ModelAnswers(
-            towers, models, moves.before, ledger=tokens, max_tokens=setting.max_tokens, seed=setting.seed
+            towers, models, moves.before, purse=purse, max_tokens=setting.max_tokens, seed=setting.seed
         )
         return asked, models
     # Without k the votes begin with ten and soon need fewer.

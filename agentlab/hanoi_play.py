@@ -1,14 +1,16 @@
-"""The towers solved by chat models: the `draw` of their job, one call a draw, each counted against a token budget."""
+"""The towers solved by chat models: the `draw` of their job, one call a draw, each counted against a budget."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
+from agentlab.budget import Purse
+from agentlab.budget_call import charged
 from agentlab.hanoi import Towers
 from agentlab.hanoi_model import Move, prompt, read_answer
-from agentlab.ledger import Ledger, OverBudgetError
-from agentlab.models import Model, charged
+from agentlab.ledger import OverBudgetError
+from agentlab.models import Model
 from agentlab.vote import Answer, RedFlag, Rung, Wave
 from agentlab.vote_flags import LENGTH
 
@@ -20,17 +22,17 @@ class ModelAnswers:
         towers: The geometry.
         models: Who is asked.
         previous: The move before a step as 4 source + target, None before the first.
-        ledger: The budget in tokens: the worst case of a call is set aside before it.
+        purse: The budget: the worst case of a call is set aside before it.
         max_tokens: The longest reply; one that was cut off there is discarded.
         seed: Of the seeds that the models are sent, one a draw.
     """
 
     def __init__(
         self, towers: Towers, models: Sequence[Model], previous: Callable[[int], int | None],
-        *, ledger: Ledger, max_tokens: int, seed: int,
+        *, purse: Purse, max_tokens: int, seed: int,
     ) -> None:  # fmt: skip
         self.towers, self.models, self.previous = towers, models, previous
-        self.ledger, self.max_tokens, self.seed = ledger, max_tokens, seed
+        self.purse, self.max_tokens, self.seed = purse, max_tokens, seed
 
     async def __call__(self, state: int, index: int, wave: Wave) -> list[Answer]:
         """The answers of a wave, asked side by side. Raises BackendError once all calls have ended."""
@@ -50,7 +52,7 @@ class ModelAnswers:
         reply = await charged(
             self.models[rung.model],
             text,
-            self.ledger,
+            self.purse,
             temperature=rung.temperature(number),
             seed=self.seed + number,
             max_tokens=self.max_tokens,

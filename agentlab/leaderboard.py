@@ -5,6 +5,7 @@ The only reader of hold-outs. A run is scored once; every further look gets the 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -13,19 +14,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from agentlab.envs import SandboxError
 from agentlab.files import write_json
 from agentlab.fitting import fit_rows
 from agentlab.law import parse
 from agentlab.metrics import digits, pooled_at
+from agentlab.program import predict_rows, programs
+from agentlab.program_text import ProgramError
 from agentlab.run_rows import read_rows, read_sealed
 from agentlab.selection import fit_options
 from agentlab.table import file_rows
-from agentlab.types import AgentlabError, EvaluationError, Rows, Score, Task
+from agentlab.types import AgentlabError, EvaluationError, FloatArray, Rows, Score, Task
 
 LAW = "law.json"
 SCORES = "holdout.json"
 LOOKS = "looks.log"
 STARTS = 48
+SECONDS = 300.0
+"""What one request to a law that is a program may take: ten times what it had when it was judged."""
+FAILED = "the law's program fails on the sealed rows"
 
 
 def score_run(folder: Path) -> dict[str, Any]:
@@ -33,9 +42,10 @@ def score_run(folder: Path) -> dict[str, Any]:
 
     Returns "holdout" (the run's law), "reference" (the published law with its constants), "reference_refitted" (its
     form fitted to the searched rows), each a Score as a mapping or None where there is nothing to score, and "looks".
+    A program that fails on the sealed rows is infinitely wrong there, and "failed" says so.
 
     Raises:
-        EvaluationError: the run has no law, or was scored with another one.
+        EvaluationError: the run has no law, or was scored with another one; or no sandbox here can run its program.
     """
     law = folder / LAW
     if not law.is_file():
@@ -68,8 +78,13 @@ def _score(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     scores: dict[str, Any] = {"holdout": None, "reference": None, "reference_refitted": None}
     if sealed is None:
         return scores
-    law = parse(told["formula"], task.names)
-    scores["holdout"] = _figures(pooled_at(sealed, law.predict(sealed.columns, sealed.group, told["params"])))
+    try:
+        predicted = _predicted(folder, told, task, sealed)
+    except ProgramError:
+        # Not its own words: what it says of the rows it was shown would be on record.
+        scores["failed"] = FAILED
+        predicted = {target: np.full(len(sealed), np.nan) for target in task.targets}
+    scores["holdout"] = _figures(pooled_at(sealed, predicted))
     if task.reference is not None:
         published = parse(task.reference.formula, task.names)
         if set(published.params) <= set(task.reference.params):
@@ -80,6 +95,23 @@ def _score(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
         fit = fit_rows(published, rows, fit_options(task, STARTS))
         scores["reference_refitted"] = _figures(pooled_at(sealed, fit.predict(published, sealed))) if fit.ok else None
     return scores
+
+
+def _predicted(folder: Path, told: Mapping[str, Any], task: Task, rows: Rows) -> dict[str, FloatArray]:
+    """What the law says at the rows; a program says it in a sandbox, which is sent their features and no target."""
+    if "program" not in told:
+        return parse(told["formula"], task.names).predict(rows.columns, rows.group, told["params"])
+
+    async def inner() -> dict[str, FloatArray]:
+        async with programs(size=1, starting=1) as (pool, _):
+            return await predict_rows(told["program"], task, rows, told["params"], pool, SECONDS)
+
+    try:
+        return asyncio.run(inner())
+    except SandboxError as error:
+        raise EvaluationError(
+            f"{folder}: the law is a program, and {error}; then score it with: agentlab runs resume {folder}"
+        ) from error
 
 
 def _sealed_rows(folder: Path, task: Task) -> Rows | None:

@@ -7,20 +7,43 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from agentlab.errors import BackendError
-from agentlab.ledger import Ledger
+from agentlab.models_errors import SAID, Failures, Kind, LostReplyError, ModelError, secrets_in
+from agentlab.models_records import (
+    FRAME,
+    TURN,
+    Message,
+    Prompt,
+    Reply,
+    Schema,
+    messages,
+    prompt_bound,
+    read_reply,
+    whole,
+)
+from agentlab.models_wait import Pace, pause
 
-if TYPE_CHECKING:
-    from openai import APIError
-    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
-
-__all__ = ["KEY", "Chat", "LostReplyError", "Message", "Model", "Prompt", "Reply", "charged", "prompt_bound"]
+__all__ = [
+    "FRAME",
+    "KEY",
+    "SAID",
+    "TURN",
+    "Chat",
+    "Kind",
+    "LostReplyError",
+    "Message",
+    "Model",
+    "ModelError",
+    "Prompt",
+    "Reply",
+    "Schema",
+    "prompt_bound",
+]
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key, unless another one is named."""
@@ -28,101 +51,44 @@ KEY = "OPENAI_API_KEY"
 NO_KEY = "EMPTY"
 """What is sent to a server of one's own that asks for no key."""
 
-FRAME, TURN = 256, 16
-"""Tokens that a server's chat template may add around all messages and around each one."""
-
-SAID = 200
-"""Characters of a server's own words that an error repeats."""
-
-
-class Message(NamedTuple):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-
-
-Prompt: TypeAlias = str | Sequence[Message]
-"""What a model is asked: turns, or a text, which is one turn of the user's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a model said: `finish` is "stop", "length" where it was cut off, or a word of the server's.
-
-    `tokens_in` and `tokens_out` are the server's own count; the worst case of the call where it gives none.
-    """
-
-    text: str
-    finish: str
-    tokens_in: int
-    tokens_out: int
-
-
-class LostReplyError(BackendError):
-    """No reply came, but the model may have worked on one: what it cost is unknown."""
-
 
 class Model(Protocol):
     """Anything that completes a prompt."""
 
-    async def complete(self, prompt: Prompt, *, temperature: float, seed: int, max_tokens: int) -> Reply:
-        """The reply, of `max_tokens` tokens at most. Raises BackendError in one line where there is none."""
+    async def complete(
+        self, prompt: Prompt, *, temperature: float, seed: int, max_tokens: int, schema: Schema | None = None
+    ) -> Reply:
+        """The reply, of `max_tokens` tokens at most; a server that can keeps it to the schema, others do not.
 
-
-async def charged(
-    model: Model, prompt: Prompt, ledger: Ledger, *, temperature: float, seed: int, max_tokens: int
-) -> Reply:
-    """Ask once on a budget of tokens: the worst case is set aside before, and what the call took is booked after.
-
-    A call that failed costs nothing, one whose reply was lost or not waited for the worst case.
-
-    Raises:
-        OverBudgetError: the worst case does not fit.
-        BrokenBoundError: the server counts more than was asked of it.
-        BackendError: as `complete` does.
-    """
-    hold = await ledger.reserve(prompt_bound(prompt) + max_tokens)
-    cost = hold.worst
-    try:
-        reply = await model.complete(prompt, temperature=temperature, seed=seed, max_tokens=max_tokens)
-        cost = reply.tokens_in + reply.tokens_out
-    except BackendError as error:
-        cost = hold.worst if isinstance(error, LostReplyError) else 0
-        raise
-    finally:
-        hold.settle(cost)
-    return reply
-
-
-def prompt_bound(prompt: Prompt) -> int:
-    """Tokens that a prompt cannot exceed: no tokeniser makes more tokens of a text than it has bytes."""
-    return FRAME + sum(TURN + len(m.text.encode()) for m in _messages(prompt))
-
-
-def _messages(prompt: Prompt) -> Sequence[Message]:
-    return (Message("user", prompt),) if isinstance(prompt, str) else prompt
+        Raises ModelError in one line where there is none, LostReplyError where it may have cost something.
+        """
 
 
 class Chat:
     """A model that a server offers; an async context manager, closed by `close`.
 
-    The key is read from the environment and stands in no message, error or repr. What a service may charge for a try
-    that the client repeated after a broken connection is not seen.
+    The key is read from the environment and stands in no message, error or repr. A call that the server refused, and
+    so did nothing for, is repeated: a busy server is given time, and what it does not take is left out from then on,
+    be it the schema, the seed or the temperature. Nothing is repeated once a reply may have been under way, so a call
+    costs one reply at most.
 
     Args:
         base_url: where it is served, with its /v1; None for the hosted API.
         model: the model's name there.
         key_variable: the environment variable that holds the key; a server of one's own may need none.
         retries: tries after the first one where the server is busy or cannot be reached, with growing pauses.
-        deadline: seconds a reply may take in all, retries and pauses included.
+        deadline: seconds a call may take in all, retries and pauses included, from when its turn has come.
+        at_once: calls that may be under way; the others wait for their turn.
+        per_minute: requests that may start in any minute; None for no limit.
+        stream: whether the reply is asked for in pieces, for the sake of a proxy that cuts off silent connections.
         env: the environment.
 
     Raises:
-        BackendError: the hosted API without a key, or an address that is none or holds a password.
+        BackendError: the hosted API without a key, or a key or an address that cannot be one, or holds a password.
+        ValueError: a limit allows nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         base_url: str | None,
         model: str,
@@ -130,109 +96,99 @@ class Chat:
         key_variable: str = KEY,
         retries: int = 3,
         deadline: float = 600.0,
+        at_once: int = 16,
+        per_minute: int | None = None,
+        stream: bool = False,
         env: Mapping[str, str] = os.environ,
     ) -> None:
-        import openai  # noqa: PLC0415 - 0.5 to 1.7 s, and only runs that ask a model need it
+        from agentlab.models_http import open_client  # noqa: PLC0415 - the client takes 0.5 to 1.7 s to import
 
+        if retries < 0 or not 0 < deadline < float("inf") or at_once < 1 or (per_minute is not None and per_minute < 1):
+            raise ValueError("retries= is 0 or more; deadline=, at_once= and per_minute= are above 0")
         self.model = model
-        self._key_variable, self._deadline, self._hosted = key_variable, deadline, base_url is None
-        self._key = env.get(key_variable, "")
-        if self._hosted and not self._key:
+        key = env.get(key_variable, "").strip()
+        if base_url is None and not key:
             raise BackendError(f"model {model!r}: the hosted API asks for a key; set {key_variable}, or give base_url=")
+        if not (key.isascii() and key.isprintable()):
+            raise BackendError(f"model {model!r}: {key_variable} holds characters that no key has; set it anew")
         if base_url is not None:
             _check(base_url)
-        # A trial cannot outlast the deadline, so no reply is waited for twice.
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url or "https://api.openai.com/v1",
-            api_key=self._key or NO_KEY,
-            max_retries=retries,
-            timeout=openai.Timeout(deadline, connect=min(deadline, 10.0)),
+        self._retries, self._deadline, self._stream = retries, deadline, stream
+        self._client = open_client(base_url, key or NO_KEY, deadline)
+        self._failures = Failures(
+            f"model {model!r} at {self._client.base_url}", key_variable, deadline, secrets_in(env, key)
         )
+        self._slots, self._pace = asyncio.Semaphore(at_once), Pace(per_minute)
+        # The hosted API gave the limit a new name that other servers need not know.
+        self._forgone = {"max_tokens"} if base_url is None else set[str]()
 
     def __repr__(self) -> str:
         return f"Chat({self.model!r} at {self._client.base_url})"
 
-    async def complete(self, prompt: Prompt, *, temperature: float, seed: int, max_tokens: int) -> Reply:
-        """Ask once.
+    async def complete(
+        self, prompt: Prompt, *, temperature: float, seed: int, max_tokens: int, schema: Schema | None = None
+    ) -> Reply:
+        """Ask once; the server may ignore the schema.
 
         Raises:
-            LostReplyError: no reply within the deadline, or the connection broke while it was awaited.
-            BackendError: the server cannot be reached, has no such model, refuses, or answers nonsense.
+            LostReplyError: no reply within the deadline, the connection broke while it was awaited, or what came is
+                none.
+            ModelError: the server cannot be reached, has no such model, or refuses.
         """
-        import openai  # noqa: PLC0415 - as above
+        asked: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": m.role, "content": whole(m.text)} for m in messages(prompt)],
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        if schema is not None:
+            form = {"name": "reply", "strict": True, "schema": schema}
+            asked["response_format"] = {"type": "json_schema", "json_schema": form}
+        if self._stream:
+            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        async with self._slots:
+            await asyncio.sleep(self._pace.start(_now()))
+            answer = await self._in_time(asked)
+        if isinstance(answer, ModelError):
+            # Raised out here, without the client's error as its context: that one holds the request with the key.
+            raise answer
+        reply = read_reply(answer, prompt_bound(prompt, schema), max_tokens)
+        if reply is None:
+            raise self._failures.nonsense()
+        return reply
 
-        messages = [{"role": m.role, "content": m.text} for m in _messages(prompt)]
+    async def _in_time(self, asked: dict[str, Any]) -> Mapping[str, Any] | ModelError:
         try:
             async with asyncio.timeout(self._deadline):
-                answer = await self._client.chat.completions.create(
-                    model=self.model,
-                    messages=cast("list[ChatCompletionMessageParam]", messages),
-                    temperature=temperature,
-                    seed=seed,
-                    # The hosted API gave the limit a new name that other servers need not know.
-                    extra_body={"max_completion_tokens" if self._hosted else "max_tokens": max_tokens},
-                )
+                return await self._tries(asked, _now() + self._deadline)
         except TimeoutError:
-            failed: BackendError = self._late()
-        except openai.APIError as error:
-            failed = self._failed(error)
-        except ValueError:
-            failed = self._nonsense()
-        else:
-            return self._reply(answer, prompt_bound(prompt), max_tokens)
-        # Raised out here, without the client's error as its context: that one holds the request with the key.
-        raise failed
+            return self._failures.late()
 
-    def _reply(self, answer: ChatCompletion, bound: int, max_tokens: int) -> Reply:
-        # The client checks nothing: a server may leave out what the type promises, or answer with a page of HTML.
-        first = next(iter(getattr(answer, "choices", None) or ()), None)
-        message = getattr(first, "message", None)
-        if message is None:
-            raise self._nonsense()
-        usage = answer.usage
-        tokens_in = getattr(usage, "prompt_tokens", None)
-        tokens_out = getattr(usage, "completion_tokens", None)
-        return Reply(
-            text=message.content or "",
-            finish=str(getattr(first, "finish_reason", None) or "stop"),
-            tokens_in=bound if tokens_in is None else int(tokens_in),
-            tokens_out=max_tokens if tokens_out is None else int(tokens_out),
-        )
+    async def _tries(self, asked: dict[str, Any], end: float) -> Mapping[str, Any] | ModelError:
+        """The answer to the first request that is not refused, or why the last one was; never waits past the end."""
+        from agentlab.models_http import Refused, post, unwanted  # noqa: PLC0415 - as above
 
-    def _failed(self, error: APIError) -> BackendError:
-        import httpx2  # noqa: PLC0415 - as openai, which stands on it
-        import openai  # noqa: PLC0415 - as above
-
-        if isinstance(error, openai.APITimeoutError) and not isinstance(error.__cause__, httpx2.ConnectTimeout):
-            return self._late()
-        if isinstance(error, openai.APIConnectionError):
-            if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
-                return BackendError(f"{self._where}: cannot be reached; start the server, or correct base_url=")
-            return LostReplyError(f"{self._where}: the connection broke before the reply; look at the server's log")
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            # Servers repeat the key here, some of them half masked.
-            return BackendError(
-                f"{self._where}: refused ({error.status_code}); set {self._key_variable} to a valid key"
-            )
-        if isinstance(error, openai.NotFoundError):
-            return BackendError(f"{self._where}: no such model there, or no /v1 in base_url= ({self._said(error)})")
-        return BackendError(f"{self._where}: refused ({self._said(error)})")
-
-    @property
-    def _where(self) -> str:
-        return f"model {self.model!r} at {self._client.base_url}"
-
-    def _late(self) -> LostReplyError:
-        return LostReplyError(f"{self._where}: no reply within {self._deadline:g} s; allow more, or ask a faster model")
-
-    def _nonsense(self) -> LostReplyError:
-        return LostReplyError(f"{self._where}: the answer is no chat completion; is base_url= right, with its /v1?")
-
-    def _said(self, error: Exception) -> str:
-        words = " ".join(str(error).split())
-        if self._key:
-            words = words.replace(self._key, "***")  # before it is cut, which would leave half a key
-        return words[:SAID]
+        forgone, tries = set(self._forgone), 0
+        while True:
+            sent = _without(asked, forgone)
+            answer = await post(self._client, sent, self._failures)
+            if not isinstance(answer, Refused):
+                if not isinstance(answer, ModelError):
+                    self._forgone |= forgone  # not before: it may have been refused for another reason
+                return answer
+            part, wait = unwanted(sent, answer), 0.0
+            if part is not None:
+                forgone.add(part)
+            elif answer.again and tries < self._retries:
+                tries += 1
+                wait = pause(tries, asked["seed"]) if answer.pause is None else answer.pause
+            else:
+                return answer.error
+            begin = _now() + wait
+            if begin + self._pace.wait(begin) >= end:
+                return answer.error
+            await asyncio.sleep(wait + self._pace.start(begin))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -245,6 +201,16 @@ class Chat:
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _without(asked: Mapping[str, Any], forgone: set[str]) -> dict[str, Any]:
+    """The request less what its server does not take; the limit is never left out, but has a second name."""
+    sent = {key: value for key, value in asked.items() if key not in forgone}
+    return sent if "max_tokens" in sent else sent | {"max_completion_tokens": asked["max_tokens"]}
 
 
 def _check(base_url: str) -> None:

@@ -9,7 +9,7 @@ FOLDER = Path(__file__).with_name("prompts")
 
 
 @cache
-def phrasings(name: str) -> tuple[str, ...]:
-    """The phrasings in `prompts/NAME.md`, the base one first; `$word` stands where something is filled in."""
-    text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+def phrasings(name: str, folder: Path = FOLDER) -> tuple[str, ...]:
+    """The phrasings in `NAME.md` of a folder, the base one first; `$word` stands where something is filled in."""
+    text = (folder / f"{name}.md").read_text(encoding="utf-8")
     return tuple(part.strip() for part in text.split("\n---\n"))

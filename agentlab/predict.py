@@ -14,6 +14,7 @@ from agentlab.csv_columns import read_columns
 from agentlab.csv_header import TableError
 from agentlab.errors import nearest
 from agentlab.law import parse
+from agentlab.program_text import refuse_program
 from agentlab.run_rows import read_rows
 from agentlab.runs import find, result
 from agentlab.types import ALL, FloatArray, Rows, StrArray
@@ -43,7 +44,8 @@ def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
     found, by = whole["law"], whole["baselines"]["beaten_by"] if asked.by != "law" else ""
     if asked.by == "baseline" and not by:
         raise UsageError(f"agentlab predict: by=baseline, but the law of {folder.name} beats them; leave by= out")
-    law = parse(found["formula"], task.names)
+    if not by:
+        refuse_program(found, "agentlab predict", folder.name)
     kinds: dict[str, Any] = dict.fromkeys(task.names, "number") | ({task.group: "text"} if task.group else {})
     read = read_columns(path, kinds)
     columns: dict[str, FloatArray] = {}
@@ -66,7 +68,7 @@ def predict(run_id: str, words: Sequence[str]) -> dict[str, Any]:
         points = Rows(columns, {}, group, np.ones(len(group)), None, np.arange(len(group)))
         predicted = baselines.predict(by, task, rows, points)
     else:
-        predicted = law.predict(columns, group, found["params"])
+        predicted = parse(found["formula"], task.names).predict(columns, group, found["params"])
     return {
         "by": by or "law",
         "formula": found["formula"],

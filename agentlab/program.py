@@ -3,45 +3,53 @@
 X is [n, d], the task's features in their order; y is [n]; params is [k], k at most the task's cap, fitted for every
 group and target. The program sees inner splits only. Two rules make cheating pointless:
 
-- `law` runs in a sandbox that never saw a target, without the text of `fit` and the comments, which are not counted:
-  all that passes from the fit is k numbers;
+- `law` runs in a sandbox that never saw a target and is sent only what `law` needs of the text, all of which is
+  counted: all that passes from the fit is k numbers;
 - neither happens in a sandbox that was sent the target of a row which the fit is to be judged on, or numbers that a
   fit made of it.
 
+A third keeps it a law: what it says of a row must not depend on other rows, on chance or on what it was asked before.
 What comes back is bytes of float64: no object of the program's ever exists in this process.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentlab.envs import STRICT, Limits, Talk
-from agentlab.envs._choose import Choice, choose
 from agentlab.envs._pool import Pool
 from agentlab.metrics import digits
-from agentlab.program_answers import array_of, printable, read_answer, sent
-from agentlab.program_text import ProgramError, complexity, without_fit, written
-from agentlab.selection import VOCABULARY, Problem, hidden_errors, objective_of, shown_cuts, supported
-from agentlab.types import BoolArray, FloatArray, Outcome, Rows, Task
+from agentlab.program_checks import check_answers, check_fit
+from agentlab.program_talk import HELLO, Params, law_alone, loaded, programs
+from agentlab.program_text import ProgramError, complexity
+from agentlab.selection import (
+    VIOLATION_COST,
+    VOCABULARY,
+    Problem,
+    hidden_errors,
+    objective_of,
+    shown_cuts,
+    supported,
+)
+from agentlab.types import BoolArray, FloatArray, GroupParams, Outcome, Rows, Task
 
-MOST_ANSWER = 1 << 20
-"""Bytes of an answer, beside what its rows need: parsed JSON takes twenty times the room."""
+__all__ = [
+    "HELLO",
+    "Predicted",
+    "Split",
+    "judge_program",
+    "named",
+    "predict_rows",
+    "predict_splits",
+    "programs",
+    "sessions",
+]
+
 SECONDS = 30.0
 """What one request to a program may take."""
-NO_FIT = "def fit(X, y):\n    raise NotImplementedError"
-HELLO = json.dumps({"id": 0, "do": "ready"}).encode()
-
-Params = dict[tuple[str, str], FloatArray]
-"""Fitted parameters [k] by group and target."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +62,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A program's parameters from a split's training rows, and its predictions [m] by target at the rows asked for."""
+    """A program's parameters from a split's training rows, and its predictions [m] by target at the rows asked for.
+
+    `broken` are the constraints that it breaks in the extrapolation box, where the split hides nothing.
+    """
 
     params: Params
     values: dict[str, FloatArray]
-
-
-@asynccontextmanager
-async def programs(
-    sandbox: str = "auto", *, size: int = 2, starting: int = 2, limits: Limits = STRICT
-) -> AsyncIterator[tuple[Pool, Choice]]:
-    """A pool of sandboxes for programs, and which sandbox it is; raises SandboxError where none confines them."""
-    chosen = await asyncio.to_thread(choose, sandbox, image="law")
-    async with Pool(
-        lambda: chosen.make("law", limits), lambda box: [box.python, f"{box.programs}/main.py"], HELLO, size=size,
-        starting=starting,
-    ) as pool:  # fmt: skip
-        yield pool, chosen
+    broken: tuple[str, ...] = ()
 
 
 async def judge_program(
@@ -90,6 +89,8 @@ async def judge_program(
         splits = [Split(c.train, c.test) for c in cuts]
         everything = np.ones(len(judge.rows), dtype=bool)
         *parts, whole = await predict_splits(text, judge, [*splits, Split(everything, None)], pool, seconds)
+        if all(np.array_equal(v, whole.params[key]) for part in parts for key, v in part.params.items()):
+            await check_fit(text, judge, whole.params, pool, seconds)  # no noise in the rows, or no fit
     except ProgramError as error:
         return replace(refused, reason=f"program: {error}")
     size = sum(len(p) for p in whole.params.values())
@@ -99,13 +100,13 @@ async def judge_program(
     within = hidden_errors(judge, judge.rows, whole.values)
     beyond = [(judge.rows.take(c.test), p.values) for c, p in zip(cuts, parts, strict=True)]
     errors = tuple(hidden_errors(judge, *one) for c, one in zip(cuts, beyond, strict=True) if c in counted)
-    objective = objective_of(judge, form, within, errors, counted)
+    objective = objective_of(judge, form, within, errors, counted) + VIOLATION_COST * n * len(whole.broken)
     dev = judge.score([one for c, one in zip(cuts, beyond, strict=True) if c in shown])
     if not math.isfinite(objective) or not math.isfinite(dev.mae):
         return replace(refused, reason="not finite beyond a cut")
     return replace(
         refused, status="ok", objective=objective, mdl=form + 0.5 * len(judge.rows) * within, n_params=size, dev=dev,
-        cuts=errors, params=named(whole.params),
+        cuts=errors, violations=whole.broken, params=named(whole.params),
     )  # fmt: skip
 
 
@@ -114,18 +115,21 @@ async def predict_splits(
 ) -> list[Predicted]:
     """What the program predicts for each split: at its test rows, or at its own training rows where it hides none.
 
+    Every split costs one question more, by which a law is found out that looks at other rows (program_checks).
     Raises ProgramError with the program's fault, SandboxError where no sandbox can be had.
     """
-    counted = f"{written(without_fit(text))}\n\n\n{NO_FIT}"
+    alone = law_alone(text)
     found: dict[int, Predicted] = {}
     for session in sessions(splits):
-        async with _loaded(text, judge.task, pool, seconds) as program:
+        async with loaded(text, judge.task, pool, seconds) as program:
             fits = {i: await program.fit(judge.rows.take(splits[i].train)) for i in session}
-        async with _loaded(counted, judge.task, pool, seconds) as program:
+        async with loaded(alone, judge.task, pool, seconds) as program:
             for i in session:
                 train, test = splits[i].train, splits[i].test
                 at = judge.rows.take(train if test is None else test)
-                found[i] = Predicted(fits[i], await program.predict(at, fits[i]))
+                values = await program.predict(at, fits[i])
+                broken = await check_answers(program, judge, at, fits[i], values, every=test is None)
+                found[i] = Predicted(fits[i], values, broken)
     return [found[i] for i in range(len(splits))]
 
 
@@ -156,79 +160,28 @@ def named(params: Params) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-@asynccontextmanager
-async def _loaded(text: str, task: Task, pool: Pool, seconds: float) -> AsyncIterator[_Program]:
-    """A fresh sandbox with the program in it."""
-    async with pool.take() as talk:
-        program = _Program(talk, task, seconds)
-        await program.ask({"do": "load", "program": text})
-        yield program
+async def predict_rows(
+    text: str, task: Task, rows: Rows, params: GroupParams, pool: Pool, seconds: float = SECONDS
+) -> dict[str, FloatArray]:
+    """Predictions [n] by target of the program with parameters as `named` gives them; nan for groups without any.
+
+    Only `law` runs, in a sandbox that is sent the features of the rows and the parameters: no target.
+    Raises ProgramError with the program's fault, SandboxError where no sandbox can be had.
+    """
+    found = {target: np.full(len(rows), np.nan) for target in task.targets}
+    known = np.isin(rows.group, list(params))
+    if np.any(known):
+        async with loaded(law_alone(text), task, pool, seconds) as program:
+            predicted = await program.predict(rows.take(known), _numbered(params))
+        for target, values in predicted.items():
+            found[target][known] = values
+    return found
 
 
-@dataclass
-class _Program:
-    """A loaded program: requests to it, and its answers once they are checked."""
-
-    talk: Talk
-    task: Task
-    seconds: float
-    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-
-    async def fit(self, rows: Rows) -> Params:
-        """The parameters for every group and target of the rows."""
-        found: Params = {}
-        for group in rows.groups:
-            part = rows.take(rows.group == group)
-            for target in self.task.targets:
-                answer = await self.ask(
-                    {"do": "fit", "X": sent(_inputs(part, self.task)), "y": sent(part.targets[target])}
-                )
-                params = array_of(answer.get("params"), "params")
-                if params.ndim != 1 or not 1 <= params.size <= self.task.max_params:
-                    most = self.task.max_params
-                    raise ProgramError(f"fit returned shape {params.shape}; return 1 to {most} parameters, shape (k,)")
-                found[group, target] = np.array([digits(float(v)) for v in params])  # what the record will say
-        return found
-
-    async def predict(self, rows: Rows, params: Params) -> dict[str, FloatArray]:
-        """Predictions [n] by target at the rows."""
-        found = {target: np.zeros(len(rows)) for target in self.task.targets}
-        for group in rows.groups:
-            here = rows.group == group
-            inputs = sent(_inputs(rows.take(here), self.task))
-            for target, values in found.items():
-                if (group, target) not in params:
-                    raise ProgramError(f"group {group!r} has no rows below the cut to fit on")
-                asked = {"do": "law", "X": inputs, "params": sent(params[group, target])}
-                answer = await self.ask(asked, int(here.sum()))
-                y = array_of(answer.get("y"), "y")
-                if y.shape != (int(here.sum()),):
-                    raise ProgramError(f"law returned shape {y.shape} for {int(here.sum())} rows; return shape (n,)")
-                values[here] = y
-        return found
-
-    async def ask(self, request: Mapping[str, object], rows: int = 0) -> dict[str, Any]:
-        """The checked answer to one request, of at most so many rows."""
-        number = next(self.numbers)
-        reply = await self.talk.ask(json.dumps({"id": number, **request}).encode(), self.seconds)
-        if reply.failure:
-            told = {
-                "time-out": f"no answer within {self.seconds:g} s", "ended": "the process ended",
-                "flood": "too much output", "memory": "out of memory",
-            }  # fmt: skip
-            raise ProgramError(f"{request['do']}: {told[reply.failure]}")
-        if len(reply.line) > MOST_ANSWER + 12 * rows:
-            raise ProgramError(f"{request['do']}: an answer of {len(reply.line)} bytes; return an array of its shape")
-        answer = read_answer(reply.line)
-        if answer.get("id") != number:
-            raise ProgramError(
-                f"{request['do']}: the answer is not to what was asked; print nothing on the answers' pipe"
-            )
-        if "error" in answer:
-            raise ProgramError(f"{request['do']}: {printable(answer['error'])}")
-        return answer
-
-
-def _inputs(rows: Rows, task: Task) -> FloatArray:
-    """X [n, d], the features in the task's order."""
-    return np.stack([rows.columns[name] for name in task.names], axis=1)
+def _numbered(params: GroupParams) -> Params:
+    """Parameters as `named` gives them, as arrays again."""
+    return {
+        (group, target): np.array([values[f"p{i}"] for i in range(len(values))])
+        for group, targets in params.items()
+        for target, values in targets.items()
+    }

@@ -42,8 +42,8 @@ def _short(text: str) -> int:
     return int(text)
 
 
-def array_of(told: object, name: str) -> FloatArray:
-    """The finite float64 array that [shape, base64] means."""
+def array_of(told: object, name: str, *, finite: bool = True) -> FloatArray:
+    """The float64 array that [shape, base64] means; with `finite` every number of it is."""
     try:
         shape, data = told if isinstance(told, list) else ((), "")
         raw = base64.b64decode(data, validate=True)
@@ -54,7 +54,7 @@ def array_of(told: object, name: str) -> FloatArray:
     if len(raw) != 8 * math.prod(shape):
         raise ProgramError(f"{name} has {len(raw)} bytes for shape {tuple(shape)}")
     array = np.frombuffer(raw, dtype="<f8").astype(np.float64).reshape(shape)
-    if not np.all(np.isfinite(array)):
+    if finite and not np.all(np.isfinite(array)):
         raise ProgramError(f"{name} is not finite in {int(np.sum(~np.isfinite(array)))} of {array.size} places")
     return array
 

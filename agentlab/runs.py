@@ -5,38 +5,43 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agentlab.catalog import find_proposer
-from agentlab.discover import TIMING, TRACE, Progress, Search, run
-from agentlab.discover_decide import chats, open_voters, spending
+from agentlab.checkpoints import VARIABLE as CHECKPOINTS
+from agentlab.checkpoints import open_saver
+from agentlab.discover import TRACE, Approver, Progress, Search, run
+from agentlab.discover_decide import open_voters
+from agentlab.discover_open import check, names_of, open_agent, prices_of, proposer_name, proposer_of, voting, window_of
+from agentlab.discover_script import Retraced
+from agentlab.discover_state import note_call
+from agentlab.discover_turns import replayed
 from agentlab.files import write_json
-from agentlab.law import parse
-from agentlab.run_rows import Intake, read_rows, write_rows
+from agentlab.models_offline import Recorded
+from agentlab.run_rows import ROWS, SAMPLE, TASK, Intake, read_rows, write_rows
+from agentlab.runs_files import CONFIG, find, list_runs, read_config, seconds_of
+from agentlab.runs_result import NoLawError, result
 from agentlab.toolbox import ServerSpec, Toolbox
-from agentlab.trace import SCHEMA, Record, Trace, follow, number, read, rewind
-from agentlab.types import AgentlabError, Budget, EvaluationError, RunConfig
+from agentlab.trace import SCHEMA, Record, Trace, TraceError, read, rewind
+from agentlab.types import EvaluationError, RunConfig, Task
 from agentlab.words import UsageError
 
-CONFIG = "config.json"
 LAW = "law.json"
+PROGRAM = "law.py"
 LOCK = "lock"
 
-
-class NoLawError(AgentlabError):
-    """A budget was reached before any law was found."""
-
-    exit_code = 3
+__all__ = ["LAW", "NoLawError", "carry_out", "create", "find", "list_runs", "read_config", "replay", "result", "status"]
 
 
 def create(config: RunConfig, intake: Intake) -> Path:
@@ -44,8 +49,8 @@ def create(config: RunConfig, intake: Intake) -> Path:
 
     Folders are claimed by making them, so two runs may share `out`.
     """
-    find_proposer(config.proposer)
-    chats(config)  # refuses an address with a password before it could be written down
+    check(config)  # refuses an address with a password before it could be written down
+    config = dataclasses.replace(config, proposer=proposer_name(config), window=window_of(config))
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
@@ -57,7 +62,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
     return folder
 
 
-_ELSEWHERE = frozenset({"out", "data", "holdout", "address", "base_url", "workers", "task"})
+_ELSEWHERE = frozenset({"out", "data", "holdout", "address", "base_url", "workers", "task", "model_seconds"})
 """Settings that say where, not what: they stay out of the trace (DESIGN rule 2)."""
 
 
@@ -72,28 +77,10 @@ def _claim(out: Path, name: str) -> Path:
             return folder
 
 
-def find(run_id: str, out: str = "runs") -> Path:
-    """The folder of a run given by id or by folder."""
-    for folder in (Path(run_id), Path(out) / run_id):
-        if (folder / CONFIG).is_file():
-            return folder
-    near = ", ".join(p.name for p in list_runs(out)[-5:]) or "none yet"
-    raise UsageError(f"no run {run_id!r} here or under {out}/; the latest there: {near}")
-
-
-def list_runs(out: str = "runs") -> list[Path]:
-    """The run folders under `out`, by name."""
-    return sorted(p.parent for p in Path(out).glob(f"*/{CONFIG}"))
-
-
-def read_config(folder: Path) -> RunConfig:
-    """The settings a run was made with."""
-    stored = json.loads((folder / CONFIG).read_text())
-    return RunConfig(**{**stored, "budget": Budget(**stored["budget"])})
-
-
-def carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
+def carry_out(folder: Path, watch: Callable[[Progress], None], approver: Approver | None = None) -> None:
     """Run or resume the search in a folder until its law is on record, then have the hold-out scored.
+
+    `approver` says whether calls may be made that cost more than `approve.*`.
 
     Raises UsageError where another process is at it: two writers would spoil the trace.
     """
@@ -102,53 +89,138 @@ def carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{folder} is being run by another process; wait for it, or stop it first") from None
-        _carry_out(folder, watch)
+        _carry_out(folder, watch, approver)
 
 
-def _carry_out(folder: Path, watch: Callable[[Progress], None]) -> None:
+def _carry_out(folder: Path, watch: Callable[[Progress], None], approver: Approver | None) -> None:
     records = list(read(folder / TRACE)) if (folder / TRACE).exists() else []
     if not any(r["kind"] == "law" for r in records):
         if (folder / TRACE).exists():
             rewind(folder / TRACE)
-        asyncio.run(_search(folder.resolve(), watch))
+        asyncio.run(_search(folder.resolve(), watch, approver))
         records = list(read(folder / TRACE))
     law = next(r for r in records if r["kind"] == "law")
     if law["entry"] is not None and not any(r["kind"] == "holdout" for r in records):
-        write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
+        _write_law(folder, law)
         # How often the hold-out was looked at is counted beside the trace: a resumed run may look twice.
         scores = {k: v for k, v in _score_holdout(folder).items() if k != "looks"}
         with Trace(folder / TRACE) as trace:
             trace.append([{"kind": "holdout"} | scores])
 
 
-async def _search(folder: Path, watch: Callable[[Progress], None]) -> None:
+def _write_law(folder: Path, law: Record) -> None:
+    """The law as the scoring process reads it; a program also as a file of its own."""
+    if law.get("program"):
+        write_json(folder / LAW, {"program": law["formula"], "params": law["params"]})
+        (folder / PROGRAM).write_text(law["formula"].rstrip() + "\n", encoding="utf-8")
+    else:
+        write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
+
+
+async def _search(
+    folder: Path, watch: Callable[[Progress], None], approver: Approver | None, source: Sequence[Record] = ()
+) -> None:
+    """Search in a folder; `source` is the trace of a finished run that is gone through again, without any model."""
     config = read_config(folder)
     task, rows = read_rows(folder)
     workers = config.workers or os.cpu_count() or 1
     servers = [ServerSpec("fit", "agentlab.tools.fit", copies=workers)]
-    async with open_voters(config) as voters, Toolbox(servers) as toolbox:
-        with Trace(folder / TRACE) as trace:
-            if trace.empty:
-                settings = {
-                    k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE and v is not None
-                }
-                trace.append([{"kind": "run", "schema": SCHEMA, "task": task.name, "rows": len(rows)} | settings])
+    if proposer_name(config) == "code":
+        servers.append(ServerSpec("program", "agentlab.tools.program", copies=1))
+    with Retraced(folder / TRACE, source) if source else Trace(folder / TRACE) as trace:
+        first = next(read(folder / TRACE), None) or _first(config, task, len(rows), source)
+        if trace.empty:
+            trace.append([first])
+        prices = first.get("prices", {})
+        models = [Recorded([]) for _ in names_of(config)] if source else None
+        async with (
+            open_agent(config, task, rows, prices, trace, models) as agent,
+            open_voters(*voting(config, task, rows, prices, writes=agent is not None)) as voters,
+            Toolbox(servers) as toolbox,
+            open_saver(folder, os.environ.get(CHECKPOINTS)) as saver,
+        ):
+            script, ending = replayed(agent, source)
+            if voters is not None:
+                voters.recall(source, 0)
             search = Search(
                 folder=folder,
                 rows=len(rows) * len(task.targets),
                 seed=config.seed,
-                window=config.window,
+                window=window_of(config),
                 budget=config.budget,
-                proposer=find_proposer(config.proposer)(task, config.seed),
+                proposer=proposer_of(config, task),
                 toolbox=toolbox,
                 trace=trace,
-                before=_seconds(folder),
+                before=seconds_of(folder),
                 patience=config.patience,
                 voters=voters,
+                agent=agent,
+                approve=config.approve,
+                sandbox=config.sandbox,
+                program_seconds=config.program_seconds,
+                script=script,
+                ending=ending,
             )
+            if agent is not None:
+                agent.clock = lambda: search.seconds
+                agent.timed = partial(note_call, search)
             _finish_on_interrupt(search)
-            async for progress in run(search):
+            async for progress in run(search, saver, approver):
                 watch(progress)
+
+
+def _first(config: RunConfig, task: Task, rows: int, source: Sequence[Record]) -> Record:
+    """The first line of a trace: what the run is of, and its settings, with the prices of its models."""
+    if source:
+        return source[0]
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE and v is not None}
+    known = prices_of(config)
+    told = {"kind": "run", "schema": SCHEMA, "task": task.name, "rows": rows} | settings
+    return told | ({"prices": known} if known else {})
+
+
+def replay(folder: Path, out: Path, watch: Callable[[Progress], None]) -> Path:
+    """Go through a finished run again in a new folder, every candidate fitted anew and no model asked; that folder.
+
+    Raises:
+        UsageError: the run has no law yet.
+        TraceError: it comes out differently; the line says where.
+    """
+    records = list(read(folder / TRACE)) if (folder / TRACE).exists() else []
+    if not any(r["kind"] == "law" for r in records):
+        raise UsageError(f"{folder.name} has no law yet; continue it with: agentlab runs resume {folder}")
+    try:
+        made = _claim(out, f"{folder.name}-replay")
+        for name in (CONFIG, TASK, ROWS, SAMPLE):
+            if (folder / name).exists():
+                shutil.copy2(folder / name, made / name)
+    except OSError as error:
+        raise UsageError(f"{out}: {error.strerror}; give a folder that can be written with --out") from error
+    try:
+        _replay(folder, made, records, watch)
+    except BaseException:
+        (made / CONFIG).unlink(missing_ok=True)  # what came out differently is no run to go on with
+        raise
+    return made
+
+
+def _replay(folder: Path, made: Path, records: Sequence[Record], watch: Callable[[Progress], None]) -> None:
+    asyncio.run(_search(made.resolve(), watch, None, records))
+    scored = [r for r in records if r["kind"] == "holdout"]
+    if scored:
+        # The hold-out was opened once, for this very law: its figures are copied, never made again.
+        with Trace(made / TRACE) as trace:
+            trace.append(scored)
+    _compare(folder / TRACE, made / TRACE)
+
+
+def _compare(source: Path, made: Path) -> None:
+    with source.open("rb") as was, made.open("rb") as now:
+        for number, (one, other) in enumerate(itertools.zip_longest(was, now), start=1):
+            if one != other:
+                raise TraceError(
+                    f"{made}: line {number} is another than in {source}; it was changed, or made by another version"
+                )
 
 
 def _finish_on_interrupt(search: Search) -> None:
@@ -171,94 +243,6 @@ def _score_holdout(folder: Path) -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EvaluationError(f"scoring the hold-out of {folder} failed: {last}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def result(folder: Path) -> dict[str, Any]:
-    """What a run found, in the form of DESIGN section 4, read from its trace alone."""
-    config = read_config(folder)
-    records = list(read(folder / TRACE))
-    law = next((r for r in records if r["kind"] == "law"), None)
-    if law is None:
-        raise UsageError(f"{folder.name} has no law yet; continue it with: agentlab runs resume {folder}")
-    if law["entry"] is None:
-        raise NoLawError(f"{folder.name}: no law fitted the rows within the budget; raise budget.candidates=")
-    holdout = next((r for r in records if r["kind"] == "holdout"), {})
-    entries = [r for r in records if r["kind"] == "entry"]
-    rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
-    task, _ = read_rows(folder)
-    formula, beside, voted = parse(law["formula"], task.names), _beside(records), spending(records)
-    counts: dict[str, Any] = {"evaluated": len(entries) - sum(rejected.values())}
-    counts["rejected"] = dict(sorted(rejected.items()))
-    cost = {"seconds": _seconds(folder), "usd": 0.0, "flops": 0.0}
-    verdict = _verdict(law, holdout, beside)
-    if voted is not None:
-        counts["decisions"] = voted.decisions
-        cost["tokens"] = voted.tokens
-        verdict += voted.ended
-    return {
-        "run": folder.name,
-        "dir": str(folder),
-        "task": records[0]["task"],
-        "seed": config.seed,
-        "proposer": config.proposer,
-        "law": {
-            "formula": law["formula"],
-            "latex": formula.latex(),
-            "key": law["key"],
-            "n_params": law["n_params"],
-            "params": law["params"],
-            "intervals": law["intervals"],
-            "entry": law["entry"],
-        },
-        "score": {
-            "dev": law["dev"],
-            "holdout": holdout.get("holdout"),
-            "reference_holdout": holdout.get("reference"),
-            "refitted_reference_holdout": holdout.get("reference_refitted"),
-        },
-        "baselines": beside,
-        "luck": next(({k: v for k, v in r.items() if k != "kind"} for r in records if r["kind"] == "luck"), None),
-        "counts": counts,
-        "cost": cost,
-        "verdict": verdict,
-    }
-
-
-def _seconds(folder: Path) -> float:
-    """Seconds spent on a run up to its last note; notes add up over resumes."""
-    path = folder / TIMING
-    last = follow(path)[0][-1:] if path.exists() else []
-    return round(float(last[0]["seconds"]), 3) if last else 0.0
-
-
-def _beside(records: Sequence[Record]) -> dict[str, Any]:
-    """The baselines on the law's hidden rows by name, and which of them beats the law ("" where none does)."""
-    found = next((r for r in records if r["kind"] == "baselines"), None)
-    if found is None:
-        return {"beaten_by": "", "dev": {}}
-    return {"beaten_by": found["beaten_by"], "dev": {r["name"]: r["dev"] for r in found["rows"] if r["name"] != "law"}}
-
-
-def _verdict(law: Record, holdout: Record, beside: Mapping[str, Any]) -> str:
-    """The run in a sentence; scores are numbers, or "inf" where a law broke down."""
-    found, reference = holdout.get("holdout"), holdout.get("reference_refitted") or holdout.get("reference")
-    text = f"predicts the hidden top quarter by scale with a mean error of {_percent(law['dev'])}"
-    if number(law["dev"]["r2"]) < 0:
-        text += " (worse than their mean would)"
-    if found is not None:
-        text += f" and the sealed hold-out with {_percent(found)} (R2 {number(found['r2']):.3f})"
-        if reference is not None:
-            better = "better than" if number(found["nmse"]) < number(reference["nmse"]) else "no better than"
-            text += f", {better} the published form ({_percent(reference)}, R2 {number(reference['r2']):.3f})"
-    if name := beside["beaten_by"]:
-        text = f"no law beats the baseline ({name}: {_percent(beside['dev'][name])}); the best formula {text}"
-    if law.get("violations"):
-        text += f"; breaks in the extrapolation box: {', '.join(law['violations'])}"
-    return text
-
-
-def _percent(score: Mapping[str, Any]) -> str:
-    return f"{100 * number(score['are']):.2g}%"
 
 
 def status(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from agentlab import runs
 from agentlab.audit import Beside
 from agentlab.audit_words import AuditWords, audit_words, beside, run_words, with_reference
 from agentlab.law import Law, parse
+from agentlab.program_text import refuse_program
 from agentlab.run_rows import Intake, read_rows
 from agentlab.table import intake
 from agentlab.words import UsageError
@@ -37,7 +38,10 @@ def asked(verb: str, words: Sequence[str], law: str) -> Asked:
     if folder is not None:
         given = run_words(words[1:], verb, runs.read_config(folder))
         taken = Intake(*read_rows(folder, every=True))
-        law = law or runs.result(folder)["law"]["formula"]
+        if not law:
+            found = runs.result(folder)["law"]
+            refuse_program(found, f"agentlab {verb}", folder.name)
+            law = found["formula"]
     else:
         given = audit_words(words, verb)
         taken = intake(given)

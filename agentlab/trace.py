@@ -19,8 +19,17 @@ SCHEMA = 1
 """The version of the trace format; it stands in the first line of every trace."""
 
 Record = dict[str, Any]
-"""One line of a trace: a JSON object with a "kind": "run", "entry", "decision", "finalist", "law", "stop", "holdout";
-"call" and "outcome" in the traces of a topology."""
+"""One line of a trace: a JSON object with a "kind".
+
+"run", "entry", "decision"; with a proposer that writes also "turn" and those of OUTSIDE; at the end those of ENDING;
+"call" and "outcome" in the traces of a topology.
+"""
+
+OUTSIDE = ("lost", "reply", "decision", "approval", "sent")
+"""Kinds that stand before the turn that they belong to, in traces that have turns."""
+
+ENDING = ("stop", "finalist", "baselines", "luck", "law", "holdout")
+"""The kinds that end a trace."""
 
 
 class TraceError(AgentlabError):
@@ -73,7 +82,8 @@ def _write_whole(file: FileIO, data: bytes) -> None:
 
 def dump(record: object) -> bytes:
     """Any JSON value as one line; non-finite numbers are written as the strings "inf", "-inf" and "nan"."""
-    return json.dumps(_plain(record), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    text = json.dumps(_plain(record), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="replace") + b"\n"  # half a character, as a server may send it, is none
 
 
 def _plain(value: object) -> object:
@@ -125,15 +135,19 @@ def repair(path: Path) -> int:
 
 
 def rewind(path: Path) -> None:
-    """Cut off what a killed writer left of a run's ending (stop, finalists), so that it is written anew."""
-    good = 0
+    """Cut off what a killed writer left of a run's ending (stop, finalists) or of a turn: it is written anew."""
+    good, place, turns = 0, 0, False
     with path.open("rb") as file:
         for line in file:
             record = _parse(line)
-            if record is None or record["kind"] not in ("run", "entry", "decision"):
+            if record is None or record["kind"] in ENDING:
                 break
-            good += len(line)
-    os.truncate(path, good)
+            place += len(line)
+            turns = turns or record["kind"] == "turn"
+            # Calls of a vote are put down one by one, as they go out.
+            if record["kind"] not in OUTSIDE or "wave" in record:
+                good = place
+    os.truncate(path, good if turns else place)
 
 
 def _parse(line: bytes) -> Record | None:
@@ -151,6 +165,7 @@ def entry_record(entry: Entry) -> Record:
     p, o = entry.proposal, entry.outcome
     record: Record = {"kind": "entry", "id": entry.id, "tool": p.tool, "formula": p.formula, "key": p.key}
     record |= {"proposer": p.proposer, "operator": p.operator, "parents": list(p.parents), "island": p.island}
+    record |= {} if p.call is None else {"call": p.call}
     return record | outcome_record(o)
 
 
@@ -177,6 +192,7 @@ def read_entry(record: Record) -> Entry:
         operator=record["operator"],
         parents=tuple(record["parents"]),
         island=record["island"],
+        call=record.get("call"),
     )
     return Entry(record["id"], proposal, read_outcome(record))
 

@@ -15,6 +15,7 @@ __all__ = [
     "ALL",
     "DEFAULT_CANDIDATES",
     "AgentlabError",
+    "Approve",
     "BackendError",
     "BoolArray",
     "Budget",
@@ -192,7 +193,8 @@ class Proposal:
     """A tool call that a proposer asks for: ask number `index`, e.g. tool "fit.laws" with arguments {"formula": ...}.
 
     `operator` and `parents` (entry ids) say how it came about, `island` where it lives; `key` is the canonical key of
-    the formula.
+    the formula. `call` numbers the model's reply that it stands in, if any. For a law that is a program, `formula` is
+    its text.
     """
 
     index: int
@@ -203,6 +205,7 @@ class Proposal:
     operator: str
     parents: tuple[int, ...] = ()
     island: int = 0
+    call: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,18 @@ class Budget:
     flops: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """What one call to a model may cost at worst before it is approved; None approves any.
+
+    `otherwise` says who approves more: "ask" a person, or "no" for nobody.
+    """
+
+    usd: float | None = None
+    tokens: int | None = None
+    otherwise: Literal["ask", "no"] = "ask"
+
+
 DEFAULT_CANDIDATES = 1000
 
 
@@ -271,18 +286,22 @@ class RunConfig:
     max_params: int | None = None
     monotone: str | None = None
     box: str | None = None
-    proposer: str = "mutate"
+    proposer: str | None = None
     model: str | None = None
     base_url: str | None = None
+    model_seconds: float = 600.0
+    reply_tokens: int | None = None
+    program_seconds: float = 30.0
     blind: bool = False
     experiments: int = 0
     replicas: int = 1
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
+    approve: Approve = field(default_factory=Approve)
     sandbox: Literal["auto", "docker", "bubblewrap", "local"] = "auto"
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
-    window: int = 64
+    window: int | None = None
     patience: int = 500
     workers: int | None = None
     out: str = "runs"

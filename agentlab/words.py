@@ -128,12 +128,15 @@ def _in_reach(value: float, key: str, given: str) -> float:
 def refuse_unbuilt(config: RunConfig) -> None:
     """Keys of the contract whose part is not built yet are refused rather than ignored."""
     default = RunConfig()
-    for key in ("blind", "experiments", "replicas", "sandbox", "engine", "address"):
+    for key in ("experiments", "replicas", "engine", "address"):
         if getattr(config, key) != getattr(default, key):
             raise UsageError(f"{key}={getattr(config, key)}: nothing here uses it yet; leave it out")
-    for key in ("usd", "flops"):
-        if getattr(config.budget, key) is not None:
-            raise UsageError(f"budget.{key}= limits nothing here yet; use budget.candidates= or budget.seconds=")
+    if config.budget.flops is not None:
+        raise UsageError("budget.flops= limits nothing here yet; use budget.candidates= or budget.seconds=")
+    if config.sandbox != default.sandbox and config.proposer != "code":
+        raise UsageError(f"sandbox={config.sandbox}: only programs need one; add proposer=code, or leave it out")
+    if config.sandbox == "local":
+        raise UsageError("sandbox=local: it confines nothing, and a model's programs run; write docker or bubblewrap")
 
 
 def tool_arguments(words: Sequence[str]) -> dict[str, Any]:

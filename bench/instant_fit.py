@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from mcp.server import MCPServer
@@ -23,13 +24,17 @@ class Judged(BaseModel):
 
 @server.tool(annotations=READ)
 def laws(formulas: list[str]) -> Judged:
-    """Outcomes that depend on the formula's text alone; nothing is fitted; other arguments are ignored."""
+    """Outcomes that depend on the formula or on its place; nothing is fitted, other arguments are ignored."""
     return Judged(outcomes=[_outcome(f) for f in formulas])
+
+
+tried = itertools.count(1)
 
 
 def _outcome(formula: str) -> dict[str, Any]:
     law = parse(formula, ("N", "D"))
-    score = float(sum(map(ord, formula)) % 997)
+    # A law of the instant model is better than all before it, so that the model earns all the fits that it can use.
+    score = -float(next(tried)) if "log10" in formula else float(sum(map(ord, formula)) % 997)
     dev = {"r2": 0.5, "nmse": 0.5, "nmae": 0.5, "mae": 0.5, "are": 0.5, "n": 10}
     shape = {"n_params": law.n_params, "complexity": law.complexity, "structure": law.structure}
     params = {"all": {"loss": dict.fromkeys(law.params, 1.0)}}

@@ -80,16 +80,22 @@ def reap(pid: int) -> None:
 
 
 def kill_tree(pid: int, mark: str) -> None:
-    """Kills the group led by `pid` and every process that carries `mark`, until none is left, or for DYING seconds."""
+    """Kills the group led by `pid` and every process that carries `mark`, until none is left, or for DYING seconds.
+
+    A dying process loses its environment, and with it the mark, long before its sockets are closed, where it has much
+    memory to give back: what was seen with the mark is waited for by its number.
+    """
     end = time.monotonic() + DYING
+    seen: dict[int, int | None] = {pid: start_ticks(pid)}
     while time.monotonic() < end:
-        _signal_group(pid)
         left = _marked(mark)
+        seen |= {other: ticks for other in left if (ticks := start_ticks(other)) is not None}
+        _signal_group(pid)
         for other in left:
             _signal(other)
-        if not left and start_ticks(pid) is None:
+        if not left and all(ticks is None or start_ticks(one) != ticks for one, ticks in seen.items()):
             return
-        time.sleep(0.01)  # a dying process keeps its number and loses its environment first
+        time.sleep(0.01)
 
 
 def _signal(pid: int) -> None:

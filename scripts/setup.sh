@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The one place that sets agentlab up.   scripts/setup.sh core | dev | service COMMAND PACKAGE | engine
+# The one place that sets agentlab up.   scripts/setup.sh core | dev | service COMMAND PACKAGE | postgres | engine
 #   core     what `agentlab discover` needs: no torch, no development tools
 #   dev      core and torch, pytest, ruff, mypy: what `make test` and `make check` need
 #   service  a program that some tests need, from Debian's PACKAGE; fails with one line where it may not be installed
+#   postgres the programs of PostgreSQL, which Debian keeps off the PATH: prints the folder they are in
 #   engine   a running Docker engine: uses the one that answers, else installs Debian's and starts it in the background
 # The environment is $VENV (.venv unless told). A second call with nothing changed returns at once.
 set -euo pipefail
@@ -49,6 +50,19 @@ service() { # COMMAND PACKAGE
   apt_install "$2" >&2
 }
 
+postgres_folder() {
+  local found
+  found=$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -n 1)
+  [ -n "$found" ] && dirname "$(readlink -f "$found")"
+}
+
+postgres() {
+  postgres_folder && return
+  on_debian_as_root || die "initdb is missing; install it (Debian: apt-get install postgresql)"
+  apt_install postgresql >&2
+  postgres_folder || die "Debian's postgresql brought no initdb"
+}
+
 engine() {
   docker info >/dev/null 2>&1 && return
   service dockerd docker.io
@@ -66,10 +80,11 @@ engine() {
 case "${1:-}" in
   core) install core . ;;
   dev)
-    install dev '.[train,infer,ray,dev]'
+    install dev '.[train,infer,otlp,postgres,ray,dev]'
     cp "$VENV/.agentlab-dev" "$VENV/.agentlab-core"
     ;;
   service) service "$2" "$3" ;;
+  postgres) postgres ;;
   engine) engine ;;
-  *) die "say what to set up: core, dev, service COMMAND PACKAGE, or engine" ;;
+  *) die "say what to set up: core, dev, service COMMAND PACKAGE, postgres, or engine" ;;
 esac

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from agentlab.envs._build import build
@@ -73,6 +77,69 @@ def bwrap(need: Need) -> str:
     """The path of bubblewrap."""
     with _one_at_a_time("bwrap"):
         return need("bwrap", "bubblewrap")
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL server on a socket in `folder`; its user and its password are called so."""
+
+    programs: Path
+    folder: Path
+    user: str = "agentlab"
+    password: str = "pass-wörd-of-tests"  # noqa: S105 -- made up
+
+    def url(self, database: str) -> str:
+        """The address of a database, as a user writes it."""
+        return f"postgresql://{self.user}:{quote(self.password)}@/{database}?host={self.folder}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A running PostgreSQL server with an empty cluster, which ends with the tests."""
+    with _one_at_a_time("postgres"):
+        found = subprocess.run(
+            [str(CHECKOUT / "scripts" / "setup.sh"), "postgres"], capture_output=True, text=True, check=False
+        )
+    if found.returncode:
+        missing(f"PostgreSQL ({(found.stderr.strip().splitlines() or ['no message'])[-1]})")
+    # PostgreSQL does not run as root, and another user may not enter the folders that pytest makes.
+    ids = pwd.getpwnam("nobody")
+    other: dict[str, Any] = {"user": ids.pw_uid, "group": ids.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="agentlab-pg-") as name, ExitStack() as stack:
+        server = Postgres(Path(found.stdout.strip()), Path(name))
+        secret, data = server.folder / "secret", server.folder / "data"
+        secret.write_text(server.password)
+        for path in (server.folder, secret) if other else ():
+            shutil.chown(path, ids.pw_uid, ids.pw_gid)
+
+        def tell(program: str, *words: str) -> None:
+            done = subprocess.run(
+                [str(server.programs / program), "-D", str(data), *words],
+                **other,
+                cwd=server.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+
+        tell("initdb", "--no-sync", "--auth=scram-sha-256", f"--username={server.user}", f"--pwfile={secret}")
+        options = f"-k {server.folder} -c listen_addresses= -c fsync=off -c max_connections=20 -c shared_buffers=16MB"
+        tell("pg_ctl", "-w", "-l", str(server.folder / "log"), "-o", options, "start")
+        stack.callback(tell, "pg_ctl", "-m", "immediate", "stop")
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> str:
+    """The address of an empty database."""
+    import psycopg  # noqa: PLC0415 -- an extra
+
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS runs WITH (FORCE)")
+        connection.execute("CREATE DATABASE runs")
+    return postgres_server.url("runs")
 
 
 def _image(name: str) -> str:

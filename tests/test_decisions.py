@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_model import Asked, Said, Scripted, serving
 
+from agentlab.budget import Purse
 from agentlab.decisions import (
     NOTHING,
     SPENT,
@@ -33,7 +34,6 @@ from agentlab.decisions import (
     read_log,
 )
 from agentlab.errors import BackendError
-from agentlab.ledger import Ledger
 from agentlab.models import KEY, Chat, Model, prompt_bound
 from agentlab.trace import Trace, TraceError, dump, read
 from agentlab.types import Entry, Outcome, Proposal, Score
@@ -79,21 +79,21 @@ def decided(
     questions: Sequence[Question],
     k: int = 3,
     rules: Rules = Rules(),  # noqa: B008 -- frozen
-    ledger: Ledger | None = None,
+    purse: Purse | None = None,
     models: Sequence[str] = ("scripted",),
     receipts: list[Receipt] | None = None,
     seed: int = 0,
     **chat: float,
 ) -> list[Decision | Undecided]:
     """The outcomes of all questions, asked side by side; question number i with seed `seed` + i."""
-    ledger = Ledger() if ledger is None else ledger
+    purse = Purse() if purse is None else purse
 
     async def all_of_them() -> list[Decision | Undecided]:
         chats = [Chat(server.url, m, env={KEY: SECRET}, retries=1, **chat) for m in models]  # type: ignore[arg-type]
         asked: list[Model] = [*chats]
         try:
             return await asyncio.gather(
-                *(decide(q, asked, k, rules, ledger, seed + i, receipts) for i, q in enumerate(questions))
+                *(decide(q, asked, k, rules, purse, seed + i, receipts) for i, q in enumerate(questions))
             )
         finally:
             for one in chats:
@@ -166,20 +166,20 @@ def test_a_model_that_is_misled_by_every_phrasing_is_solved_by_a_second_model_an
 
 
 def test_the_budget_holds_with_64_decisions_at_once_and_equals_the_servers_receipts() -> None:
-    ledger = Ledger(cap=8 * (prompt_bound(RUNS.prompt(0, 0, 0)) + RUNS.max_tokens))
+    purse = Purse(tokens=8 * (prompt_bound(RUNS.prompt(0, 0, 0)) + RUNS.max_tokens))
     over: list[float] = []
 
     def answer(asked: Asked) -> Said:
-        over.append(ledger.spent + ledger.held - ledger.cap)
+        over.append(purse.tokens.spent + purse.tokens.held - purse.tokens.cap)
         return Said(f"answer = {RIGHT}", delay=0.002)
 
     receipts: list[Receipt] = []
     with serving(answer) as server:
-        outcomes = decided(server, [RUNS] * 64, ledger=ledger, receipts=receipts)
+        outcomes = decided(server, [RUNS] * 64, purse=purse, receipts=receipts)
     assert max(over) <= 0
     assert server.busiest >= 4
-    assert server.tokens == ledger.spent == sum(sum(r) for r in receipts) <= ledger.cap
-    assert ledger.held == 0
+    assert server.tokens == purse.tokens.spent == sum(sum(r) for r in receipts) <= purse.tokens.cap
+    assert purse.tokens.held == 0
     halted = [o for o in outcomes if isinstance(o, Undecided)]
     assert {o.reason for o in halted} == {SPENT}
     assert 0 < len(halted) < 64
@@ -188,7 +188,7 @@ def test_the_budget_holds_with_64_decisions_at_once_and_equals_the_servers_recei
 
 def test_a_budget_too_small_for_one_call_is_one_clear_outcome_and_no_call() -> None:
     with serving(erring(0.0)) as server:
-        outcome = decided(server, [RUNS], ledger=Ledger(cap=10))[0]
+        outcome = decided(server, [RUNS], purse=Purse(tokens=10))[0]
     assert not server.asked
     assert isinstance(outcome, Undecided)
     record = decision_record(RUNS, outcome)
@@ -197,39 +197,39 @@ def test_a_budget_too_small_for_one_call_is_one_clear_outcome_and_no_call() -> N
 
 
 def test_a_call_that_fails_ends_the_decision_once_all_others_are_booked() -> None:
-    ledger = Ledger()
+    purse = Purse()
     with (
         serving(
             lambda asked: Said("no", status=400) if asked.number == 1 else Said("answer = r1", delay=0.05)
         ) as server,
         pytest.raises(BackendError, match="refused"),
     ):
-        decided(server, [RUNS], ledger=ledger)
+        decided(server, [RUNS], purse=purse)
     assert len(server.asked) == 3
-    assert (ledger.spent, ledger.held) == (server.tokens, 0)
+    assert (purse.tokens.spent, purse.tokens.held) == (server.tokens, 0)
 
 
 def test_a_reply_that_is_lost_counts_as_the_worst_case() -> None:
-    ledger = Ledger()
+    purse = Purse()
     slow = serving(lambda asked: Said("answer = r1", delay=0.6))
     with slow as server, pytest.raises(BackendError, match="no reply within"):
-        decided(server, [RUNS], k=1, ledger=ledger, deadline=0.2)
+        decided(server, [RUNS], k=1, purse=purse, deadline=0.2)
     worst = prompt_bound(RUNS.prompt(0, 0, 0)) + RUNS.max_tokens
-    assert (ledger.spent, ledger.held) == (worst, 0)
+    assert (purse.tokens.spent, purse.tokens.held) == (worst, 0)
 
 
 def test_a_reply_that_nobody_waits_for_any_more_counts_as_the_worst_case() -> None:
-    ledger = Ledger()
+    purse = Purse()
 
     async def given_up(url: str) -> None:
         async with Chat(url, "scripted", env={}) as chat, asyncio.timeout(0.2):
-            await decide(RUNS, [chat], 2, Rules(), ledger, 0)
+            await decide(RUNS, [chat], 2, Rules(), purse, 0)
 
     slow = serving(lambda asked: Said("answer = r1", delay=0.4))
     with slow as server, pytest.raises(TimeoutError):
         asyncio.run(given_up(server.url))
-    assert ledger.spent == sum(prompt_bound(RUNS.prompt(0, 0, n)) + RUNS.max_tokens for n in range(2))
-    assert ledger.held == 0
+    assert purse.tokens.spent == sum(prompt_bound(RUNS.prompt(0, 0, n)) + RUNS.max_tokens for n in range(2))
+    assert purse.tokens.held == 0
 
 
 def test_the_key_is_in_no_record_error_or_repr(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_no_model_is_asked_where_there_is_no_choice() -> None:
 
     async def all_of_them() -> list[Decision | Undecided]:
         async with Chat("http://127.0.0.1:9/v1", "nobody", env={}) as chat:
-            return [await decide(q, [chat], 3, Rules(), Ledger(cap=0), 0) for q in questions]
+            return [await decide(q, [chat], 3, Rules(), Purse(tokens=0), 0) for q in questions]
 
     outcomes = asyncio.run(all_of_them())
     assert [o.key if isinstance(o, Decision) else o.reason for o in outcomes] == [

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from mcp import Client  # noqa: E402
 from mcp.server.mcpserver.exceptions import ToolError  # noqa: E402
 
 from agentlab.tool_tasks import TasksClient, TaskState  # noqa: E402
+from agentlab.trace import read  # noqa: E402
 
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
@@ -210,6 +212,28 @@ def test_a_served_model_and_its_checkpoint_write_the_same(places: Path, source: 
     assert by_server["texts"] == by_chat["texts"] == by_checkpoint["texts"]
     assert by_server["prompt_tokens"] == by_checkpoint["prompt_tokens"] == 9
     assert by_server["new_tokens"] == 24
+
+
+def test_a_run_with_a_small_model_on_a_real_server_handles_all_that_it_says(source: Answer, tmp_path: Path) -> None:
+    """The model was trained on a few sentences: nothing it writes is a law, and the search finds one beside it."""
+    data = tmp_path / "eight.csv"
+    sizes = [1e6 * 2**i for i in range(8)]
+    data.write_text("n,loss\n" + "".join(f"{n},{2 + 30 * n**-0.3}\n" for n in sizes))
+    rows = [f"data={data}", "target=loss", "features=n", "residual=plain", "robust=none", "max_params=2", "workers=1"]
+    given = [f"model={source['model']}", f"base_url={source['base_url']}", "reply_tokens=48", "budget.candidates=4"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("agentlab")), "discover", *rows, *given, f"out={tmp_path}", "--json"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["proposer"] == "evolve"
+    assert result["law"]["formula"]
+    replies = [r for r in read(Path(result["dir"]) / "trace.jsonl") if r["kind"] == "reply"]
+    assert result["counts"]["replies"]["calls"] >= len(replies) > 0
+    for reply in replies:
+        assert reply["gen_ai.usage.output_tokens"] > 0, "it really spoke"
+        assert reply["rejects"] or reply["drafts"], "and what it said has a name"
 
 
 def test_a_seed_draws_the_same_texts_and_another_draws_others(places: Path, valid_loss: float, ask: Ask) -> None:

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("catalog", "metrics", "law", "vote", "ledger", "journal", "trace", "words", "task_file", "csv", "variables"),
         "hub",
+        "semconv",
     ),
     (
         *FITTING,
@@ -26,6 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "baselines",
         "library",
         "models",
+        "budget",
+        "checkpoints",
         "archive",
         "program",
         "tool",
@@ -40,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("proposers",),
     ("discover",),
-    ("leaderboard", "report", "replay", "web", "testing", "runs", "display", "doctor", "predict"),
+    ("leaderboard", "report", "otlp", "replay", "web", "testing", "runs", "display", "doctor", "predict"),
     ("cli",),
 )
 """A file that was split off one of these, such as law_parse, belongs where its name begins."""

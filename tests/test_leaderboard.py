@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agentlab.leaderboard import main, score_run
+from agentlab.leaderboard import FAILED, main, score_run
 from agentlab.run_rows import Intake, write_rows
-from agentlab.types import ALL, Reference, Rows, Task, Variable
+from agentlab.types import ALL, EvaluationError, Reference, Rows, Task, Variable
 
 TRUTH = {"E": 1.5, "A": 4.0, "a": 0.3}
 TASK = Task("power", (Variable("n"),), ("loss",), residual="log", reference=Reference("E + A/n**a", TRUTH, "here"))
@@ -99,3 +100,59 @@ def test_a_run_without_a_law_says_how_to_go_on(tmp_path: Path, capsys: pytest.Ca
     assert main([str(tmp_path)]) == 4
     assert f"resume it with: agentlab runs resume {tmp_path}" in capsys.readouterr().err
     assert main([]) == 2
+
+
+PROGRAM = """
+import numpy as np
+
+def law(X, params):
+    LOOK
+    return params[0] + params[1] * X[:, 0] ** -params[2]
+
+def fit(X, y):
+    return np.array([y.min(), 1.0, 0.5])
+"""
+
+
+def write_program(folder: Path, look: str = "") -> None:
+    params = {ALL: {"loss": {"p0": 1.5, "p1": 4.0, "p2": 0.31}}}
+    law = {"program": PROGRAM.replace("LOOK", look), "params": params}
+    (folder / "law.json").write_text(json.dumps(law))
+
+
+def test_a_law_that_is_a_program_is_scored_as_the_formula_that_it_computes(run: Path, bwrap: str) -> None:
+    write_rows(run, Intake(replace(TASK, reference=None), power_rows(1e2, 1e5), power_rows(1e6, 1e8)))
+    formula = score_run(run)
+    (run / "holdout.json").unlink()
+    write_program(run)
+    program = score_run(run)
+    assert program.pop("holdout") == pytest.approx(formula.pop("holdout"))
+    assert program == formula | {"looks": 2}
+    write_program(run, look="pass")
+    with pytest.raises(EvaluationError, match="opened for another law"):
+        score_run(run)
+
+
+def test_a_program_that_fails_on_the_sealed_rows_is_wrong_there_and_tells_nothing_of_them(
+    run: Path, bwrap: str
+) -> None:
+    write_program(run, look="raise ValueError(X.tolist())")
+    scores = scored(run)
+    assert scores["failed"] == FAILED
+    assert scores["holdout"]["mae"] == float("inf")
+    assert scores["holdout"]["n"] == 20
+    assert scores["reference"]["r2"] == pytest.approx(1.0)
+    assert "1000000" not in (run / "holdout.json").read_text()
+
+
+def test_without_a_sandbox_that_confines_it_no_program_is_scored(run: Path) -> None:
+    write_program(run)
+    nowhere = {**os.environ, "PATH": str(run), "DOCKER_HOST": f"unix://{run}/none.sock"}
+    command = [sys.executable, "-m", "agentlab.leaderboard", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=nowhere)
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 1
+    assert "the law is a program, and no sandbox works here" in done.stderr
+    assert "apt-get install bubblewrap" in done.stderr
+    assert not (run / "holdout.json").exists()
+    assert not (run / "looks.log").exists()

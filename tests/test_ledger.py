@@ -63,7 +63,8 @@ def test_one_who_gives_up_waiting_leaves_the_place_to_the_next() -> None:
         gone, next_one = (asyncio.create_task(ledger.reserve(worst)) for worst in (10, 2))
         await asyncio.sleep(0)
         gone.cancel()
-        (await next_one).settle(2)
+        async with asyncio.timeout(30):  # nobody waits for ever
+            (await next_one).settle(2)
         first.settle(8)
         return ledger.spent
 
@@ -122,3 +123,30 @@ def test_a_call_that_broke_its_bound_is_booked_and_told() -> None:
         hold.settle(1)
     with pytest.raises(ValueError, match="0 or more"):
         ledger.hold(-5)
+
+
+def test_an_amount_that_is_none_is_neither_set_aside_nor_booked() -> None:
+    ledger = Ledger(10)
+    for worst in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite, 0 or more"):
+            asyncio.run(ledger.reserve(worst))
+    for actual in (-1, float("nan")):
+        with pytest.raises(ValueError, match="what was spent is 0 or more"):
+            ledger.hold(2).settle(actual)
+        with pytest.raises(ValueError, match="what was spent is 0 or more"):
+            ledger.book(actual)
+    assert (ledger.spent, ledger.held, ledger.receipts) == (0, 0, 0)
+    with pytest.raises(ValueError, match="a cap is 0 or more"):
+        Ledger(-1)
+
+
+def test_what_calls_under_way_have_set_aside_is_not_there_for_one_that_does_not_wait() -> None:
+    ledger = Ledger(10)
+    first = ledger.hold(8)
+    with pytest.raises(OverBudgetError, match="has 2 left; the next call may take 3"):
+        ledger.hold(3)
+    first.free()
+    with pytest.raises(ValueError, match="settled already"):
+        first.free()
+    ledger.hold(10).settle(10)
+    assert (ledger.spent, ledger.receipts) == (10, 1)

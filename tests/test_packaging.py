@@ -72,7 +72,22 @@ def test_the_wheel_holds_every_file_that_the_program_reads(wheel: Path, source: 
                 assert f"{place}/{path.relative_to(source / folder)}" in names
 
 
-PARTS = {"langgraph.checkpoint.sqlite": "langgraph_checkpoint_sqlite"}
+PARTS = {
+    "google.protobuf": "protobuf",
+    "langgraph.checkpoint.postgres": "langgraph_checkpoint_postgres",
+    "langgraph.checkpoint.sqlite": "langgraph_checkpoint_sqlite",
+    "opentelemetry.exporter.otlp.proto.http": "opentelemetry_exporter_otlp_proto_http",
+    "opentelemetry.proto": "opentelemetry_proto",
+    "opentelemetry.sdk": "opentelemetry_sdk",
+    "opentelemetry.trace": "opentelemetry_api",
+}
+"""The parts of a namespace by their beginnings."""
+
+
+def package(module: str) -> str:
+    """The package that a module belongs to."""
+    parts = (name for part, name in PARTS.items() if f"{module}.".startswith(f"{part}."))
+    return next(parts, module.partition(".")[0])
 
 
 def imported(*folders: Path) -> set[str]:
@@ -86,14 +101,17 @@ def imported(*folders: Path) -> set[str]:
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
-                found.add(PARTS.get(node.module, node.module.split(".")[0]))
+                found.add(package(node.module))
     return found - set(sys.stdlib_module_names) - {"agentlab"}
 
 
 def test_the_core_installs_what_it_imports_and_nothing_else(checkout: Path) -> None:
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["plot"], *extras["ray"]]
+    declared = [
+        *project["dependencies"],
+        *(text for name in ("otlp", "plot", "postgres", "ray") for text in extras[name]),
+    ]
     names = {re.split(r"[>=<\[]", text)[0].replace("-", "_") for text in declared}
     assert names == imported(checkout / "agentlab", checkout / "tools", checkout / "envs")
 

@@ -71,7 +71,12 @@ async def judge(
 
     with refusals():
         async with programs(sandbox, size=min(2 * cores, 2 * len(texts)), starting=cores) as (pool, chosen):
-            outcomes = await asyncio.gather(*(one(text) for text in texts))
+            judging = [asyncio.ensure_future(one(text)) for text in texts]
+            try:
+                outcomes = await asyncio.gather(*judging)
+            finally:
+                for task in judging:  # where one has failed for want of a sandbox, the others wait for none
+                    task.cancel()
     return JudgedPrograms(sandbox=chosen.why, outcomes=outcomes)
 
 

@@ -90,6 +90,14 @@ class Writer(Protocol):
         """What the model is asked."""
         ...
 
+    def listed(self, entry: Entry) -> str:
+        """An entry in one line, as a model may see it."""
+        ...
+
+    def failure(self, text: str, reason: str) -> Failure:
+        """A rejected proposal of its own and the reason, as a model may see them."""
+        ...
+
     def read(self, text: str, parents: Sequence[Entry]) -> list[Draft | Failure]:
         """What a reply holds, in its order: drafts, and named failures for all that is none. Raises nothing.
 
