@@ -94,7 +94,6 @@ class Agent:
     secrets: re.Pattern[str] = re.compile("(?!)")
     book: Book = field(init=False)
     calls: int = 0
-    lost: int = 0
     spent: bool = False
     denied: bool = False
     closing: Sequence[Record] = ()
@@ -184,7 +183,6 @@ class Agent:
         """A call that was out when the run was killed is charged as its worst case; others are asked in its place."""
         way = self._ways.pop(number)
         self._tell_cost(way.claim.lost())
-        self.lost += 1
         return way
 
     def _tell_cost(self, cost: Cost) -> None:
@@ -233,14 +231,10 @@ class Agent:
         assert isinstance(found, Reply)  # noqa: S101 - errors are done with
         drafts, failures = self._read(found, way, archive, pending)
         self.book.took(way.number, drafts, failures, unit)
-        return (
-            record
-            | answer_record(found)
-            | {
-                "drafts": [[d.text, d.key, d.operator, list(d.parents), d.idea] for d in drafts],
-                "rejects": [[f.reason, f.said[:SAID]] for f in failures],
-            }
-        )
+        record |= answer_record(found)
+        record["drafts"] = [[d.text, d.key, d.operator, list(d.parents), d.idea] for d in drafts]
+        record["rejects"] = [[f.reason, f.said[:SAID]] for f in failures]
+        return record
 
     def _read(
         self, reply: Reply, way: Way, archive: Archive, pending: Collection[str]

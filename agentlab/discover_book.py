@@ -77,8 +77,6 @@ class Book:
     failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=FAILURES))
     drawn: int = 0
     hits: int = 0
-    replies: int = 0
-    drafts: int = 0
     dry: int = 0
     since_gain: int = 0
     _worked: list[tuple[float, int, str]] = field(default_factory=list)
@@ -99,8 +97,6 @@ class Book:
         """A reply came: its new drafts wait, its failures are told in the next prompts."""
         arm = self.arms[self._by_call[call]]
         arm.calls, arm.cost, arm.fatal, arm.failed = arm.calls + 1, arm.cost + cost, 0, 0
-        self.replies += 1
-        self.drafts += len(drafts)
         self.dry = 0 if drafts else self.dry + 1
         latest = sorted({q.call for q in self.queue} | {call})[-KEPT:]
         self.queue = [q for q in self.queue if q.call in latest] + [Queued(call, draft) for draft in drafts]

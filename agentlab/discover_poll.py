@@ -9,6 +9,7 @@ from typing import cast
 
 from agentlab.archive import Archive
 from agentlab.budget import Cost, Purse
+from agentlab.budget_cost import NANO
 from agentlab.decisions import Question, Receipt, decision_record, read_decision
 from agentlab.discover_decide import Voters
 from agentlab.discover_script import Turn
@@ -104,7 +105,7 @@ class Poll:
 
     def waved(self, record: Record) -> None:
         """A wave of calls is on record."""
-        cost = Cost(record["tokens"], 0, 0, round(record["usd"] * 1e9))
+        cost = Cost(record["tokens"], 0, 0, round(record["usd"] * NANO))
         self._waves[record["decision"]] = self._waves.get(record["decision"], Cost()) + cost
 
     def forget(self, known: Record | None = None) -> Record:

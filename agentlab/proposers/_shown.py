@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from agentlab.proposers._veil import Veil
-from agentlab.proposers._writing import Failure
+from agentlab.proposers._writing import Failure, Sought
 from agentlab.types import Entry, Outcome, Task
 
 STANCES = {
@@ -19,6 +19,18 @@ STANCES = {
     "refine": "Dig deeper now: improve the best parents, by the term that their residuals ask for, or by leaving out "
     "what does not earn its place.",
 }
+
+
+def common(sought: Sought, task: Task) -> dict[str, str]:
+    """What the prompts of all writers are filled in with."""
+    return {
+        "max_params": str(task.max_params),
+        "wanted": str(sought.wanted),
+        "failures": shown_failures(sought.failures),
+        "worked": shown_lines("Ideas that worked, and by how many nats", sought.worked),
+        "budget": sought.budget,
+        "stance": STANCES[sought.stance],
+    }
 
 
 def problem(task: Task) -> str:
@@ -85,8 +97,3 @@ def shown_failures(failures: Sequence[Failure]) -> str:
 def shown_lines(title: str, lines: Sequence[str]) -> str:
     """A titled list; "" for none."""
     return "\n".join([f"{title}:", *(f"- {line}" for line in lines)]) if lines else ""
-
-
-def stance_words(stance: str) -> str:
-    """What to look for."""
-    return STANCES[stance]

@@ -19,7 +19,7 @@ from agentlab.models_json import Unread, objects_in
 from agentlab.models_prompts import phrasings
 from agentlab.program_rules import fault
 from agentlab.program_text import ProgramError, parsed, program_key, without_fit, written
-from agentlab.proposers._shown import shown_entries, shown_failures, shown_lines, stance_words
+from agentlab.proposers._shown import common, shown_entries
 from agentlab.proposers._veil import Veil
 from agentlab.proposers._writing import IDEA, Draft, Failure, Schema, Sought
 from agentlab.types import Entry, Task, Variable
@@ -83,15 +83,10 @@ class Code:
         task = self._veil.task
         fields = {
             "columns": str(len(task.features)),
-            "max_params": str(task.max_params),
-            "wanted": str(sought.wanted),
+            **common(sought, task),
             "problem": self._problem,
             "parents": self._entries("Parents, to build on", sought.parents),
             "inspirations": self._entries("Others, to borrow from", sought.inspirations),
-            "failures": shown_failures(sought.failures),
-            "worked": shown_lines("Ideas that worked, and by how many nats", sought.worked),
-            "budget": sought.budget,
-            "stance": stance_words(sought.stance),
         }
         return Template(phrasings("code", PROMPTS)[0]).substitute(fields)
 

@@ -13,7 +13,7 @@ from agentlab.library_naming import named
 from agentlab.models import Prompt
 from agentlab.models_prompts import phrasings
 from agentlab.proposers._reply import items_of
-from agentlab.proposers._shown import problem, shown_entries, shown_failures, shown_lines, stance_words
+from agentlab.proposers._shown import common, problem, shown_entries
 from agentlab.proposers._tidy import tidy
 from agentlab.proposers._veil import Veil
 from agentlab.proposers._writing import IDEA, Draft, Failure, Schema, Sought
@@ -73,15 +73,10 @@ class Evolve:
         """What the model is asked."""
         task = self._veil.task
         fields = {
-            "max_params": str(task.max_params),
-            "wanted": str(sought.wanted),
+            **common(sought, task),
             "problem": self._problem,
             "parents": shown_entries("Parents, to build on", sought.parents, self._veil),
             "inspirations": shown_entries("Others, to borrow from", sought.inspirations, self._veil),
-            "failures": shown_failures(sought.failures),
-            "worked": shown_lines("Ideas that worked, and by how many nats", sought.worked),
-            "budget": sought.budget,
-            "stance": stance_words(sought.stance),
         }
         return Template(phrasings("evolve", PROMPTS)[0]).substitute(fields)
 
