@@ -8,10 +8,11 @@ import os
 import pkgutil
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from agentlab.errors import nearest
 from agentlab.files import cache_folder
-from agentlab.task_file import read_head, read_task_file
+from agentlab.task_file import read_design_table, read_head, read_task_file
 from agentlab.types import AgentlabError, BackendError, Head, Task
 
 TASK_FILE = "task.toml"
@@ -46,6 +47,13 @@ def task_heads() -> list[Head]:
 def task_head(name: str) -> Head:
     """The same for one task. Raises CatalogError where there is none."""
     return read_head(_task_folder(name), find_data)
+
+
+def load_design(name: str) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of a task and its table [design], None where it has none. Raises CatalogError, TaskFileError."""
+    folder = _task_folder(name)
+    told = read_design_table(folder)
+    return None if told is None else (folder, told)
 
 
 def _task_folder(name: str) -> Path:

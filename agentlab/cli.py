@@ -230,17 +230,24 @@ def plan(
     law: Annotated[str, typer.Option(help="The formula, where no run is given.")] = "",
     flops: Annotated[float | None, typer.Option(help="The compute of the run to plan, in FLOPs.")] = None,
     flops_per: Annotated[str, typer.Option(help="What a run costs, over the features; 6*n*d unless told.")] = "",
+    runs: Annotated[int, typer.Option(min=1, max=200, help="Next runs to design, where the task can make runs.")] = 8,
+    spend: Annotated[float | None, typer.Option(help="FLOPs that the next runs may cost together.")] = None,
+    rate: Annotated[str, typer.Option("--goodput", help="A served model: prompt=,output=,ttft=,tpot=,N=,..")] = "",
     as_json: Json = False,
 ) -> None:
-    """Choose the next run: agentlab plan RUN --flops 1e23, or agentlab plan DATA target=.. features=.. --law LAW."""
+    """Choose what to do, and the next runs: agentlab plan RUN --flops 1e23, or agentlab plan DATA .. --law LAW."""
     from dataclasses import asdict, replace
 
     from agentlab.audit import plan as choose
     from agentlab.audit_page import plan_page
     from agentlab.audit_words import settings_of
+    from agentlab.experiments_plan import next_runs, page
     from agentlab.runs_asked import asked, audit_after
     from agentlab.words import UsageError
 
+    if rate:
+        _goodput(words or [], rate, as_json=as_json)
+        return
     it = asked("plan", words or [], law)
     settings = settings_of(it.words)
     compute = flops if flops is not None else settings.flops
@@ -248,10 +255,27 @@ def plan(
         raise UsageError("agentlab plan: say how much compute there is, above 0: --flops 1e23")
     settings = replace(settings, flops=compute, flops_per=flops_per or settings.flops_per)
     found = choose(it.law, it.taken.task, it.taken.rows, settings)
+    asked_next = None if it.folder is None or law else next_runs(it.folder, compute, runs=runs, spend=spend)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(found) | ({} if asked_next is None else {"next_runs": [asdict(n) for n in asked_next]}))
     else:
         print(plan_page(found, audit_after(words or [], law, compute)))
+        if asked_next is not None and it.folder is not None:
+            print(f"\n{page(asked_next, it.folder)}")
+
+
+def _goodput(words: list[str], rate: str, *, as_json: bool) -> None:
+    from agentlab import runs, runs_goodput
+    from agentlab.words import UsageError
+
+    if len(words) != 1:
+        raise UsageError("agentlab plan --goodput: name one run: agentlab plan RUN --goodput prompt=..,output=..")
+    folder = runs.find(words[0])
+    found = runs_goodput.best_rate(folder, rate)
+    if as_json:
+        print_json(runs_goodput.record(*found))
+    else:
+        print(runs_goodput.page(*found, folder))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from agentlab.catalog import find_proposer
 from agentlab.discover_agent import Agent
 from agentlab.discover_decide import Voters, chats, steps_voted
 from agentlab.discover_poll import Poll
+from agentlab.engine_address import reach
 from agentlab.models import KEY, Model
 from agentlab.models_errors import secrets_in
 from agentlab.models_prices import Price as Listed
@@ -49,10 +50,10 @@ def window_of(config: RunConfig) -> int:
     return config.window or (TURNS if writes(config) else WINDOW)
 
 
-def proposer_of(config: RunConfig, task: Task) -> Proposer:
-    """Who proposes without a model: `mutate` beside a writer."""
-    if writes(config):
-        return Mutate(task, config.seed)
+def proposer_of(config: RunConfig, task: Task, known: Sequence[str] = ()) -> Proposer:
+    """Who proposes without a model: `mutate` beside a writer; `known` are formulas that `mutate` begins with."""
+    if writes(config) or proposer_name(config) == Mutate.name:
+        return Mutate(task, config.seed, known)
     found: Proposer = find_proposer(proposer_name(config))(task, config.seed)
     return found
 
@@ -103,6 +104,8 @@ def check(config: RunConfig) -> None:
         raise UsageError(
             f"model={config.model}: {len(LADDER) - 1} models vote at most; add proposer=evolve, or name fewer"
         )
+    if config.engine == "ray":
+        reach(config.address)
     chats(config)
     prices_of(config)
 

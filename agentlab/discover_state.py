@@ -19,8 +19,8 @@ from agentlab.discover_agent import Agent
 from agentlab.discover_decide import Voters
 from agentlab.discover_script import Turn
 from agentlab.discover_ways import Way
+from agentlab.engine import Engine
 from agentlab.proposers import Proposer
-from agentlab.toolbox import Toolbox
 from agentlab.trace import Record, Trace, dump
 from agentlab.types import DEFAULT_CANDIDATES, Approve, Budget, Entry, Outcome, Proposal
 
@@ -97,7 +97,7 @@ class Search:
     window: int
     budget: Budget
     proposer: Proposer
-    toolbox: Toolbox
+    toolbox: Engine
     trace: Trace
     archive: Archive = field(default_factory=Archive)
     blocks: deque[Block] = field(default_factory=deque)

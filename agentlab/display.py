@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from agentlab.experiments_call import DearRuns
 from agentlab.trace import dump
 from agentlab.types import Task
 
@@ -42,19 +43,25 @@ def watch(folder: Path, *, plain: bool) -> Iterator[Callable[[Progress], None]]:
         yield tell
 
 
-def approver(answer: bool | None) -> Callable[[Dear], bool | None]:
-    """Says whether dear calls may be made: as was said in advance, else a person at the terminal is asked."""
+def approver(answer: bool | None) -> Callable[[Dear | DearRuns], bool | None]:
+    """Says whether dear calls and runs may be made: as was said in advance, else a person at the terminal is asked."""
 
-    def approve(dear: Dear) -> bool | None:
+    def approve(dear: Dear | DearRuns) -> bool | None:
         if answer is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return answer
-        each = f"{dear.most_tokens:,} tokens" + (f" or ${dear.most_usd:.4f}" if dear.most_usd else "")
-        sys.stderr.write(f"\n{dear.calls} call(s) to a model may each take up to {each}. Make them? [y/N] ")
+        sys.stderr.write(f"\n{_question(dear)} [y/N] ")
         sys.stderr.flush()
         said = sys.stdin.readline()
         return said.strip().lower() in ("y", "yes") if said else None
 
     return approve
+
+
+def _question(dear: Dear | DearRuns) -> str:
+    if isinstance(dear, DearRuns):
+        return f"{dear.runs} run(s) take {dear.flops:.3g} FLOPs together. Make them?"
+    each = f"{dear.most_tokens:,} tokens" + (f" or ${dear.most_usd:.4f}" if dear.most_usd else "")
+    return f"{dear.calls} call(s) to a model may each take up to {each}. Make them?"
 
 
 def _plain_teller() -> Callable[[Progress], None]:
@@ -73,6 +80,8 @@ def _plain_teller() -> Callable[[Progress], None]:
 
 def _line(progress: Progress) -> str:
     """E.g. "640/1500 candidates, 210 rejected, 8 s" and the best law so far below it."""
+    if progress.phase not in ("search", "finalists"):
+        return f"{progress.phase}, {progress.seconds:.0f} s"
     limit = f"/{progress.limit}" if progress.limit else ""
     what = f"{progress.committed}{limit} candidates, {progress.rejected} rejected, {progress.seconds:.0f} s"
     if progress.calls:
@@ -113,11 +122,30 @@ def summary(result: Mapping[str, Any]) -> str:
             f"luck      shuffled targets: the best of {luck['candidates']} saves {float(luck['gain']):.3f} nats a row "
             f"over a constant; the law saves {float(luck['law_gain']):.3f}"
         )
+    lines += _made(result)
     lines += _voted(result)
     lines += _written(result)
     lines += [f"cost      {result['cost']['seconds']:.1f} s", f"verdict   {result['verdict']}"]
     lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
     return "\n".join(lines)
+
+
+def _made(result: Mapping[str, Any]) -> list[str]:
+    """The runs that were made for the law; nothing where none were asked for."""
+    found = result["counts"].get("experiments")
+    if found is None:
+        return []
+    rejected = ", ".join(f"{v} {k}" for k, v in found["rejected"].items())
+    made = f"{found['made']} runs in {found['rounds']} rounds" + (f"; rejected: {rejected}" if rejected else "")
+    label = " (simulated: nothing was trained)" if found["simulated"] else ""
+    lines = [f"runs      {made}; {result['cost']['flops']:.4g} FLOPs{label}; ended: {found['ended']}"]
+    if found["regret"]:
+        lines.append(f"decision  {_path(found['regret'])}: % of its compute that it is expected to waste, by round")
+    return lines
+
+
+def _path(values: Sequence[float]) -> str:
+    return " -> ".join(f"{float(v):.2g}" for v in values)
 
 
 def _voted(result: Mapping[str, Any]) -> list[str]:

@@ -133,7 +133,7 @@ def _truth(
     """True constants by group, and the target without noise; drawn again where it is no number, or not positive."""
     law = parse(kind.formula, kind.names)
     for _ in range(TRIES):
-        params = {str(g): {kind.target: _constants(kind, rng)} for g in np.unique(train.group)}
+        params = {str(g): {kind.target: constants_of(kind, rng)} for g in np.unique(train.group)}
         below = law.predict(train.columns, train.group, params)[kind.target]
         beyond = law.predict(test.columns, test.group, params)[kind.target]
         both = np.concatenate([below, beyond])
@@ -142,7 +142,7 @@ def _truth(
     raise PlantedError(f"{kind.name}: no constants with finite targets in {TRIES} draws; narrow a range")
 
 
-def _constants(kind: Family, rng: np.random.Generator) -> dict[str, float]:
+def constants_of(kind: Family, rng: np.random.Generator) -> dict[str, float]:
     known: dict[str, float] = {}
     for one in kind.coefficients:
         u = math.exp(rng.uniform(math.log(one.low), math.log(one.high))) if one.log else rng.uniform(one.low, one.high)

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from agentlab.planted_records import Family, Planted
-from agentlab.types import Rows, Variable
+from agentlab.planted_worlds import BEYOND, KINDS, LEVELS, NINE
+from agentlab.types import ALL, Rows, Variable
 
 TRAIN, HOLDOUT = "data/train.csv", "data/holdout.csv"
 
@@ -41,7 +42,46 @@ def _task_text(one: Planted, kind: Family) -> str:
     lines += ["", "[target]", f"columns = [{json.dumps(kind.target)}]", ""]
     lines += ["[law]", f"max_params = {task.max_params}", f'residual = "{task.residual}"', ""]
     lines += ["[data]", f'train = "{TRAIN}"', f'holdout = "{HOLDOUT}"']
+    lines += design_lines(one, kind)
     return "\n".join(lines) + "\n"
+
+
+def design_lines(one: Planted, kind: Family) -> list[str]:
+    """The table [design] of a family that is a world: its runs are simulated, and cost what real ones would."""
+    told = next((k for k in KINDS if k.name == one.family), None)
+    if told is None or len(one.params) != 1:
+        return []
+    params = one.params[ALL][kind.target]
+    lines = [
+        "",
+        "# Runs that can be asked for: synthetic, played by the simulator of the tool server `train`.",
+        "[design]",
+        'tool = "train.start"',
+        'poll = "train.status"',
+        'cancel = "train.cancel"',
+        f"cost = {json.dumps(told.cost)}",
+        f"noise = {_number(one.noise)}",
+        'seed = "seed"',
+        "",
+        "[design.arguments]",
+        'backend = "simulator"',
+        "",
+        "[design.arguments.truth]",
+        f"law = {json.dumps(one.formula)}",
+        f"noise = {_number(one.noise)}",
+        f"params = {{ {', '.join(f'{n} = {_number(v)}' for n, v in params.items())} }}",
+    ]
+    for feature in kind.features:
+        lines += ["", "[[design.knob]]", f'name = "{feature.name}"']
+        if feature.choices:
+            lines.append(f"values = [{', '.join(_number(c) for c in sorted(feature.choices))}]")
+        else:
+            high = feature.high * (BEYOND if feature.grows else 1.0)
+            lines += [f"low = {_number(feature.low)}", f"high = {_number(high)}"]
+            lines += [f"levels = {LEVELS if feature.grows else NINE}", f"log = {'true' if feature.log else 'false'}"]
+    config = [f'{f.name} = "= {f.name}"' for f in kind.features]
+    return [*lines, "", "[design.config]", *config, f"flops = {json.dumps('= ' + told.cost)}", "", "[design.targets]",
+            f'{kind.target} = "valid_loss"']  # fmt: skip
 
 
 def _feature_lines(feature: Variable) -> list[str]:

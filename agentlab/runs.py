@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agentlab import experiments_open
 from agentlab.checkpoints import VARIABLE as CHECKPOINTS
 from agentlab.checkpoints import open_saver
 from agentlab.discover import TRACE, Approver, Progress, Search, run
@@ -27,12 +28,13 @@ from agentlab.discover_open import check, names_of, open_agent, prices_of, propo
 from agentlab.discover_script import Retraced
 from agentlab.discover_state import note_call
 from agentlab.discover_turns import replayed
+from agentlab.engine import open_engine
 from agentlab.files import write_json
 from agentlab.models_offline import Recorded
 from agentlab.run_rows import ROWS, SAMPLE, TASK, Intake, read_rows, write_rows
 from agentlab.runs_files import CONFIG, find, list_runs, read_config, seconds_of
 from agentlab.runs_result import NoLawError, result
-from agentlab.toolbox import ServerSpec, Toolbox
+from agentlab.tool_spec import ServerSpec
 from agentlab.trace import SCHEMA, Record, Trace, TraceError, read, rewind
 from agentlab.types import EvaluationError, RunConfig, Task
 from agentlab.words import UsageError
@@ -50,11 +52,13 @@ def create(config: RunConfig, intake: Intake) -> Path:
     Folders are claimed by making them, so two runs may share `out`.
     """
     check(config)  # refuses an address with a password before it could be written down
+    experiments_open.check(config, intake.task)
     config = dataclasses.replace(config, proposer=proposer_name(config), window=window_of(config))
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))
         write_rows(folder, intake, config.seed)
+        experiments_open.write_design(folder, config, intake.task)
         # Last, so that a folder with settings is a whole run.
         write_json(folder / CONFIG, dataclasses.asdict(config))
     except OSError as error:
@@ -62,7 +66,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
     return folder
 
 
-_ELSEWHERE = frozenset({"out", "data", "holdout", "address", "base_url", "workers", "task", "model_seconds"})
+_ELSEWHERE = frozenset({"out", "data", "holdout", "engine", "address", "base_url", "workers", "task", "model_seconds"})
 """Settings that say where, not what: they stay out of the trace (DESIGN rule 2)."""
 
 
@@ -97,7 +101,8 @@ def _carry_out(folder: Path, watch: Callable[[Progress], None], approver: Approv
     if not any(r["kind"] == "law" for r in records):
         if (folder / TRACE).exists():
             rewind(folder / TRACE)
-        asyncio.run(_search(folder.resolve(), watch, approver))
+        config = read_config(folder)
+        asyncio.run((_explore if config.experiments else _search)(folder.resolve(), watch, approver))
         records = list(read(folder / TRACE))
     law = next(r for r in records if r["kind"] == "law")
     if law["entry"] is not None and not any(r["kind"] == "holdout" for r in records):
@@ -117,6 +122,20 @@ def _write_law(folder: Path, law: Record) -> None:
         write_json(folder / LAW, {"formula": law["formula"], "params": law["params"]})
 
 
+async def _explore(folder: Path, watch: Callable[[Progress], None], approver: Approver | None) -> None:
+    """A loop over experiments: each of its rounds is a search in a folder of its own."""
+    config = read_config(folder)
+    task, rows = read_rows(folder)
+    first = _first(config, task, len(rows), ())
+
+    async def searching(place: Path) -> None:
+        if (place / TRACE).exists():
+            rewind(place / TRACE)
+        await _search(place, watch, approver)
+
+    await experiments_open.carry_out(folder, config, first, searching, watch, approver)
+
+
 async def _search(
     folder: Path, watch: Callable[[Progress], None], approver: Approver | None, source: Sequence[Record] = ()
 ) -> None:
@@ -124,6 +143,8 @@ async def _search(
     config = read_config(folder)
     task, rows = read_rows(folder)
     workers = config.workers or os.cpu_count() or 1
+    # A replay comes to the same bytes wherever it runs: it needs no cluster.
+    engine = "local" if source else config.engine
     servers = [ServerSpec("fit", "agentlab.tools.fit", copies=workers)]
     if proposer_name(config) == "code":
         servers.append(ServerSpec("program", "agentlab.tools.program", copies=1))
@@ -136,7 +157,7 @@ async def _search(
         async with (
             open_agent(config, task, rows, prices, trace, models) as agent,
             open_voters(*voting(config, task, rows, prices, writes=agent is not None)) as voters,
-            Toolbox(servers) as toolbox,
+            open_engine(engine, servers, config.address, window_of(config)) as toolbox,
             open_saver(folder, os.environ.get(CHECKPOINTS)) as saver,
         ):
             script, ending = replayed(agent, source)
@@ -148,7 +169,7 @@ async def _search(
                 seed=config.seed,
                 window=window_of(config),
                 budget=config.budget,
-                proposer=proposer_of(config, task),
+                proposer=proposer_of(config, task, experiments_open.survivors(folder)),
                 toolbox=toolbox,
                 trace=trace,
                 before=seconds_of(folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,11 @@ def result(folder: Path) -> dict[str, Any]:
     counts["rejected"] = dict(sorted(rejected.items()))
     cost: dict[str, Any] = {"seconds": seconds_of(folder), "usd": 0.0, "flops": 0.0}
     verdict = _verdict(law, holdout, beside)
+    if (made := _made(records)) is not None:
+        counts |= _searched(records)
+        counts["experiments"] = made
+        cost["flops"] = math.fsum(number(r["flops"]) for r in records if r["kind"] == "measured")
+        verdict += "; its runs were simulated, nothing was trained" if made["simulated"] else ""
     if spent is not None:
         counts["decisions"] = spent.decisions
         counts["rejected"] = dict(sorted((Counter(rejected) + Counter(spent.rejects)).items()))
@@ -78,6 +84,30 @@ def result(folder: Path) -> dict[str, Any]:
         "cost": cost,
         "verdict": verdict,
     }
+
+
+def _made(records: Sequence[Record]) -> dict[str, Any] | None:
+    """The runs that a loop over experiments made; None where none were asked for."""
+    rounds = [r for r in records if r["kind"] == "round"]
+    if not rounds:
+        return None
+    measured = [r for r in records if r["kind"] == "measured"]
+    rejected = Counter(r["reason"].split(":")[0] for r in measured if r["status"] == "rejected")
+    return {
+        "made": sum(r["status"] == "ok" for r in measured),
+        "rejected": dict(sorted(rejected.items())),
+        "rounds": len(rounds) - 1,
+        "simulated": any(r.get("simulated") for r in measured),
+        "regret": [r["regret"] for r in rounds if "regret" in r],
+        "ended": next((r["reason"] for r in records if r["kind"] == "stop"), ""),
+    }
+
+
+def _searched(records: Sequence[Record]) -> dict[str, Any]:
+    """Candidates of all rounds together."""
+    told = [r["counts"] for r in records if r["kind"] == "round"]
+    rejected: Counter[str] = sum((Counter(t["rejected"]) for t in told), Counter())
+    return {"evaluated": sum(t["evaluated"] for t in told), "rejected": dict(sorted(rejected.items()))}
 
 
 def _beside(records: Sequence[Record]) -> dict[str, Any]:

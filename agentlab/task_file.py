@@ -25,6 +25,7 @@
     holdout = "data/holdout.csv"    optional
     hub = { dataset = "owner/name", config = "..", train = 36, digest = ".." }   optional, for `agentlab data get`
     sealed_flops = 9e12             optional: budgets that the tool server `train` refuses, as they make the hold-out
+    [design]                        optional: the runs that can be made for the task (space.py says how)
 
 reference.toml holds `formula`, `source` and a table [params] with the published constants.
 """
@@ -34,7 +35,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -103,6 +104,7 @@ class _File(_Table):
     target: _Target
     law: _Law = Field(default_factory=_Law)
     data: _Data
+    design: dict[str, Any] | None = None
 
 
 class _Reference(_Table):
@@ -146,6 +148,11 @@ def read_task_file(folder: Path, find_data: FindData) -> Task:
         train_file=str(train),
         holdout_file=None if holdout is None else str(holdout),
     )
+
+
+def read_design_table(folder: Path) -> dict[str, Any] | None:
+    """The table [design] of a task as it stands there, None where it has none. Raises TaskFileError."""
+    return _read(folder / "task.toml", _File).design
 
 
 def read_head(folder: Path, find_data: FindData) -> Head:

@@ -114,7 +114,7 @@ class Connection:
 
     async def _target(self, stack: AsyncExitStack) -> Any:  # noqa: ANN401 -- the SDK's union of transports is not exported
         if not self._spec.url:
-            env = environment(keys=self._spec.keys)
+            env = environment(keys=self._spec.keys) | dict(self._spec.env)
             return StdioServerParameters(command=sys.executable, args=["-m", self._spec.module], env=env)
         headers = {"Authorization": f"Bearer {self._spec.token()}"} if self._spec.token_env else {}
         # Redirects are not followed: the token goes where it was meant to go, and nowhere else.

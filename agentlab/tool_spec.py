@@ -16,7 +16,7 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THR
 _KEEP = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
     *("CUDA_VISIBLE_DEVICES", "AGENTLAB_DATA", "AGENTLAB_JOBS", "AGENTLAB_MAX_JOBS", "AGENTLAB_BACKENDS"),
-    *("AGENTLAB_BASE_URLS", "DOCKER_HOST", "RAY_ADDRESS"),
+    *("AGENTLAB_BASE_URLS", "DOCKER_HOST", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"),
 )
 """What of our environment a tool server gets: no keys, no tokens."""
 
@@ -34,7 +34,8 @@ class ServerSpec:
     `token_env` names the environment variable that holds the bearer token of a server at a URL. Calls to one copy wait
     for one another; give more `copies` for calls side by side. With `tasks` a tool that starts a job answers when the
     job has ended, where the server has the tasks extension; without, it answers at once and its job is polled. With
-    `keys` a server that we start gets our API keys: one that speaks with other people's services needs them.
+    `keys` a server that we start gets our API keys: one that speaks with other people's services needs them. `env` are
+    variables of its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ServerSpec:
     token_env: str = ""
     tasks: bool = False
     keys: bool = False
+    env: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.module) == bool(self.url):

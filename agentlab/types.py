@@ -253,13 +253,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """What one call to a model may cost at worst before it is approved; None approves any.
+    """What one call to a model may cost at worst, and one batch of runs in FLOPs, before it is approved; None: any.
 
     `otherwise` says who approves more: "ask" a person, or "no" for nobody.
     """
 
     usd: float | None = None
     tokens: int | None = None
+    flops: float | None = None
     otherwise: Literal["ask", "no"] = "ask"
 
 
@@ -294,6 +295,7 @@ class RunConfig:
     program_seconds: float = 30.0
     blind: bool = False
     experiments: int = 0
+    design: Literal["design", "grid", "random", "isoflop", "d_optimal"] = "design"
     replicas: int = 1
     seed: int = 0
     budget: Budget = field(default_factory=Budget)

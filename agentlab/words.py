@@ -125,16 +125,28 @@ def _in_reach(value: float, key: str, given: str) -> float:
     return value
 
 
+MOST_REPLICAS = 3
+"""Replicas of a training segment (tools/train.py)."""
+
+
 def refuse_unbuilt(config: RunConfig) -> None:
     """Keys of the contract whose part is not built yet are refused rather than ignored."""
     default = RunConfig()
-    for key in ("experiments", "replicas", "engine", "address"):
-        if getattr(config, key) != getattr(default, key):
-            raise UsageError(f"{key}={getattr(config, key)}: nothing here uses it yet; leave it out")
-    if config.budget.flops is not None:
-        raise UsageError("budget.flops= limits nothing here yet; use budget.candidates= or budget.seconds=")
-    if config.sandbox != default.sandbox and config.proposer != "code":
-        raise UsageError(f"sandbox={config.sandbox}: only programs need one; add proposer=code, or leave it out")
+    for key in ("design", "replicas"):
+        if getattr(config, key) != getattr(default, key) and not config.experiments:
+            what = f"{key}={getattr(config, key)}: only experiments use it"
+            raise UsageError(f"{what}; add experiments=N, or leave it out")
+    if config.replicas > MOST_REPLICAS:
+        raise UsageError(f"replicas={config.replicas}: a segment is run {MOST_REPLICAS} times at most; write fewer")
+    if config.address is not None and config.engine != "ray":
+        raise UsageError(f"address={config.address}: only a cluster has one; add engine=ray, or leave it out")
+    if config.workers is not None and config.engine == "ray":
+        raise UsageError(f"workers={config.workers}: a cluster's processors are all used; leave it out with engine=ray")
+    if config.budget.flops is not None and not config.experiments:
+        raise UsageError("budget.flops= limits experiments; add experiments=N, or leave it out")
+    if config.sandbox != default.sandbox and config.proposer != "code" and not config.experiments:
+        what = f"sandbox={config.sandbox}: only programs and experiments need one"
+        raise UsageError(f"{what}; add proposer=code or experiments=N, or leave it out")
     if config.sandbox == "local":
         raise UsageError("sandbox=local: it confines nothing, and a model's programs run; write docker or bubblewrap")
 

@@ -29,6 +29,7 @@ from overhead_agent import agent, peer, per_candidate
 
 from agentlab.archive import Archive
 from agentlab.discover import Progress, Search, run
+from agentlab.engine import Local
 from agentlab.law import parse
 from agentlab.proposers.mutate import Mutate
 from agentlab.run_rows import Intake, write_rows
@@ -73,7 +74,9 @@ async def once(candidates: int, window: int, make: type[Mutate | Trivial] = Muta
         write_rows(folder, Intake(task, rows))
         async with Toolbox([ServerSpec("fit", "instant_fit", copies=2)]) as toolbox:
             with Trace(folder / "trace.jsonl") as trace:
-                search = Search(folder, 60, 0, window, Budget(candidates=candidates), make(task, 0), toolbox, trace)
+                search = Search(
+                    folder, 60, 0, window, Budget(candidates=candidates), make(task, 0), Local(toolbox), trace
+                )
                 trace.append([{"kind": "run", "schema": 1}])
                 start = time.perf_counter()
                 async for progress in run(search):

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from agentlab.checkpoints import open_saver
 from agentlab.discover import TRACE, Progress, Search, run
 from agentlab.discover_open import open_agent, proposer_of
+from agentlab.engine import Local
 from agentlab.run_rows import Intake, write_rows
 from agentlab.toolbox import ServerSpec, Toolbox
 from agentlab.trace import Trace, read
@@ -74,7 +75,15 @@ async def once(task: Task, rows: Rows, candidates: int, window: int) -> Measured
                 open_saver(folder, None) as saver,
             ):
                 search = Search(
-                    folder, len(rows), 0, window, config.budget, proposer_of(config, task), toolbox, trace, agent=agent
+                    folder,
+                    len(rows),
+                    0,
+                    window,
+                    config.budget,
+                    proposer_of(config, task),
+                    Local(toolbox),
+                    trace,
+                    agent=agent,
                 )
                 start = time.perf_counter()
                 marks = [(p.committed, time.perf_counter() - start) async for p in run(search, saver) if _searches(p)]

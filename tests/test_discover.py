@@ -243,7 +243,7 @@ def test_a_tool_that_fails_ends_the_run_with_code_4_and_a_resume_can_follow(data
     (run / "gone.npz").rename(run / "rows.npz")
 
 
-@pytest.mark.parametrize("given", ["engine=ray", "experiments=5", "blind=true", "budget.usd=1", "replicas=2"])
+@pytest.mark.parametrize("given", ["experiments=5", "blind=true", "budget.usd=1", "replicas=2"])
 def test_a_key_whose_part_is_not_built_is_refused_not_ignored(data: Path, tmp_path: Path, given: str) -> None:
     done = agentlab("discover", *words(data, given), cwd=tmp_path, check=False)
     assert done.returncode == 2

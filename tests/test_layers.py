@@ -18,11 +18,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("catalog", "metrics", "law", "vote", "ledger", "journal", "trace", "words", "task_file", "csv", "variables"),
         "hub",
         "semconv",
+        "engine_address",
     ),
     (
         *FITTING,
         "selection",
         "allocation",
+        "goodput",
+        "belief",
+        "space",
         "audit",
         "baselines",
         "library",
@@ -33,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "program",
         "tool",
         "toolbox",
+        "engine",
         "decisions",
         "steps",
         "planted",
@@ -43,7 +48,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("proposers",),
     ("discover",),
-    ("leaderboard", "report", "otlp", "replay", "web", "testing", "runs", "display", "doctor", "predict"),
+    (
+        *("experiments", "leaderboard", "report", "otlp", "replay", "web", "testing", "runs", "display", "doctor"),
+        "predict",
+    ),
     ("cli",),
 )
 """A file that was split off one of these, such as law_parse, belongs where its name begins."""

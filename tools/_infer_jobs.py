@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -14,16 +15,17 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from agentlab.tools._endpoint import checked_url, key_of
-from agentlab.tools._infer_records import InferJob, Place, Source, view
+from agentlab.tools._infer_records import MODEL_KEYS, InferJob, Place, Source, view
 from agentlab.tools._job_files import Fields
 from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
 from agentlab.tools._programs import last_answer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
+from agentlab.errors import nearest
 from agentlab.files import write_json
 
-LONG = ("perplexity", "generate", "latency")
+LONG = ("perplexity", "generate", "latency", "measure")
 KINDS = (*LONG, "serve")
 """Kinds of jobs, by the tools that start them."""
 
@@ -70,6 +72,21 @@ def on_checkpoint(task: str, checkpoint: str, place: Place, fields: Fields, *rea
     folder = checkpoint_folder(checkpoint)
     whole: Fields = {**fields, "checkpoint": str(folder), **place.model_dump()}
     return Request(task, whole, _stamp(folder, *read), place.threads)
+
+
+async def on_shape(config: Fields, place: Place, new_tokens: int, repeats: int) -> Request:
+    """A request that is timed on a model of random weights; raises ToolError, in one line, for one that cannot be."""
+    for key in config:
+        if key not in MODEL_KEYS:
+            raise ToolError(f"config.{key}; unknown key; {nearest(key, MODEL_KEYS)}")
+    shape: Fields = {**config, "new_tokens": new_tokens, "device": place.device, "dtype": place.dtype}
+    asked = json.dumps({**shape, "task": "cost"})
+    argv = [sys.executable, _program("infer", "main.py")]
+    try:
+        await last_answer(argv, "the program gave no answer", stdin=asked, seconds=10)
+    except ToolError as error:
+        raise ToolError(f"config.{error}") from error
+    return Request("measure", {**shape, **place.model_dump(), "repeats": repeats}, threads=place.threads)
 
 
 def to_source(source: Source, on_model: str, on_server: str, fields: Fields) -> Request:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from agentlab.tools._jobs import Job, State
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 MOST_TEXT = 20_000
 """Characters of generated text in one answer; the whole is in result.json of the job's folder."""
@@ -16,6 +16,15 @@ Checkpoint = Annotated[
     Field(description="Id of a finished training job, its folder, or a folder in Hugging Face layout."),
 ]
 Wait = Annotated[float, Field(ge=0, le=18, description="Seconds to wait for the result; after that poll `status`.")]
+MODEL_KEYS = ("d_model", "n_layers", "n_heads", "d_ff", "batch", "length")
+"""What a config of `measure` says, each a whole number."""
+Shape = Annotated[
+    dict[str, JsonValue],
+    Field(
+        description="The model: d_model (a multiple of 2 n_heads), n_layers, n_heads, d_ff; sequences at once: batch; "
+        "tokens of the prompt: length. All six, whole numbers."
+    ),
+]
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=16)]
 
 
@@ -107,6 +116,44 @@ class Latency(BaseModel):
     threads: int | None = None
 
 
+class Phases(BaseModel):
+    """One number for the prefill of a batch and one for a decoding step of it."""
+
+    prefill: float
+    decode: float
+
+
+class Measured(BaseModel):
+    """Medians and quartiles for one model, batch and length, in milliseconds, and what the convention counts.
+
+    The busy times are those of the processor, all threads together: with one thread what it would need on a core of its
+    own, however many wait for it. They are null on CUDA.
+    """
+
+    ttft_ms: float
+    ttft_ms_quartiles: list[float]
+    tpot_ms: float
+    tpot_ms_quartiles: list[float]
+    ttft_busy_ms: float | None = None
+    ttft_busy_ms_quartiles: list[float] | None = None
+    tpot_busy_ms: float | None = None
+    tpot_busy_ms_quartiles: list[float] | None = None
+    tokens_per_second: float
+    params: int
+    matrix_params: int
+    flops: Phases
+    bytes: Phases
+    memory_bytes: int
+    convention: str
+    new_tokens: int
+    repeats: int
+    warmup: int
+    machine: Machine
+    device: str
+    dtype: str
+    threads: int
+
+
 class Served(BaseModel):
     """A server that answers while its job runs; `cancel` stops it."""
 
@@ -127,6 +174,7 @@ class InferJob(BaseModel):
     perplexity: Perplexity | None = None
     generated: Generated | None = None
     latency: Latency | None = None
+    measured: Measured | None = None
     served: Served | None = None
 
 
@@ -195,7 +243,7 @@ def listed(job: Job) -> InferJob:
         return InferJob(job=job.id, kind=job.kind, folder=str(job.folder), state="failed", message=str(error))
 
 
-RESULTS = {"perplexity": "perplexity", "generate": "generated", "latency": "latency"}
+RESULTS = {"perplexity": "perplexity", "generate": "generated", "latency": "latency", "measure": "measured"}
 """The field that holds the result of a job of each kind."""
 
 

@@ -25,12 +25,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import TextIO, cast
 
 from agentlab.tools._job_files import Fields, read_object
+from agentlab.tools._ray_replicas import Nodes
 from agentlab.tools._segments_agreed import CHECKPOINT, Agreed, Shelf
 from agentlab.tools._segments_ballot import MODEL, RESULT, AnswerLine, Ballot, Key, Reading
-from agentlab.tools._segments_replicas import Attempt, Crew, Replicated, end_leftovers
+from agentlab.tools._segments_replicas import Attempt, Crew, Here, Lanes, Replicated, end_leftovers
 from pydantic import TypeAdapter, ValidationError
 
 from agentlab.errors import AgentlabError
@@ -80,6 +81,7 @@ class _Run:
 
     def __init__(self, folder: Path, asked: Replicated, tell: Tell) -> None:
         self.folder, self.asked, self.tell = folder, asked, tell
+        self.lanes: Lanes = Here(asked) if asked.cluster is None else Nodes(asked, asked.cluster, tell)
         self.shelf = Shelf(folder / "agreed")
         self.began = time.monotonic()
         self.last: Agreed | None = None
@@ -93,7 +95,7 @@ class _Run:
                 self.said.add("resume")  # every later segment resumes from the one before; the run as a whole did not
             number = 0 if self.last is None else self.last.segment + 1
             checkpoint = None if self.last is None else self.shelf.checkpoint(self.last)
-            crew = Crew(self._place(number), self.asked, checkpoint)
+            crew = Crew(self._place(number), self.asked, checkpoint, self.lanes)
             ballot = Ballot(None if self.last is None else self.last.state, self.asked.tolerance)
             outcome = first_ahead(self._draw(crew, ballot), self.asked.replicas, self._rules())
             tally = outcome.tallies[0]
@@ -208,9 +210,10 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _print(line: Fields) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def _print(line: Fields, out: TextIO = sys.stdout) -> None:
+    # Bound as the program starts: a cluster that is joined later takes the standard streams.
+    out.write(json.dumps(line) + "\n")
+    out.flush()
 
 
 def main(arguments: list[str]) -> int:

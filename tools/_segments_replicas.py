@@ -1,4 +1,7 @@
-"""Replicas of the trainer: each a process with a folder of its own, side by side, watched, ended where it stalls."""
+"""Replicas of the trainer: each with a folder of its own, side by side, watched, ended where it stalls.
+
+Here each is a process of this machine; on the nodes of a cluster it is a task (agentlab.tools._ray_replicas).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from agentlab.envs._processes import Started, alive, start_ticks
 from agentlab.tools._job_files import Fields, Lines, objects, process_of
+from agentlab.tools._ray import Cluster
 from agentlab.tools._segments_agreed import CHECKPOINT
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -33,7 +37,8 @@ class Replicated:
         replicas: Votes by which a segment's answer must be ahead, and processes that begin each segment.
         stall: Seconds without a line after which a replica is ended; None waits for ever.
         tolerance: Relative difference of figures up to which two answers agree; 0 asks for the same bits.
-        worker: The trainer's command; it gets the path of a config and `--segment`.
+        worker: The trainer's command; it gets the path of a config and `--segment`. Nodes of a cluster take their own.
+        cluster: Where the replicas run; None is this machine.
     """
 
     config: Fields
@@ -41,12 +46,13 @@ class Replicated:
     stall: float | None
     tolerance: float
     worker: tuple[str, ...]
+    cluster: Cluster | None = None
 
     @property
-    def lanes(self) -> int:
-        """How many replicas have processors of their own, and so run side by side."""
+    def threads(self) -> int:
+        """Threads a replica computes on."""
         threads = self.config.get("threads", 1)
-        return max(1, len(os.sched_getaffinity(0)) // (threads if isinstance(threads, int) and threads > 0 else 1))
+        return threads if isinstance(threads, int) and threads > 0 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,58 @@ class Attempt:
         return next((line for line in reversed(self.lines) if line.get("event") == event), None)
 
 
+class Replica(Protocol):
+    """One that runs; its log grows in its folder."""
+
+    number: int
+
+    def look(self, stall: float | None) -> Attempt | None:
+        """What has come of it; None while it runs. Ends it where its log has not grown for `stall` seconds."""
+        ...
+
+    def end(self) -> None:
+        """Ends it with all it started."""
+        ...
+
+
+class Lanes(Protocol):
+    """Where replicas run."""
+
+    def most(self) -> int:
+        """How many may be under way at once."""
+        ...
+
+    def begin(self, number: int, folder: Path, checkpoint: Path | None, watch: Watch | None) -> Replica:
+        """One begins in its folder, from a checkpoint that stays as it is (None: from nothing)."""
+        ...
+
+
+class Here:
+    """The processors of this machine."""
+
+    def __init__(self, asked: Replicated) -> None:
+        self._asked = asked
+
+    def most(self) -> int:
+        """As many as have processors of their own."""
+        return max(1, len(os.sched_getaffinity(0)) // self._asked.threads)
+
+    def begin(self, number: int, folder: Path, checkpoint: Path | None, watch: Watch | None) -> Replica:
+        """A process; its checkpoint is a copy, so that nothing it does can harm the agreed one."""
+        write_json(folder / "run.json", {**self._asked.config, "out": str(folder)})
+        if checkpoint is not None:
+            shutil.copyfile(checkpoint, folder / CHECKPOINT)
+        return _Process(number, folder, [*self._asked.worker, str(folder / "run.json"), "--segment"], watch)
+
+
 class Crew:
     """The replicas of one segment, from a checkpoint (None: from nothing).
 
     Their numbers go on after a restart; `heard` is that of the one whose lines were last passed on as they came.
     """
 
-    def __init__(self, folder: Path, asked: Replicated, checkpoint: Path | None) -> None:
-        self.folder, self.asked, self.checkpoint = folder, asked, checkpoint
+    def __init__(self, folder: Path, asked: Replicated, checkpoint: Path | None, lanes: Lanes) -> None:
+        self.folder, self.asked, self.checkpoint, self.lanes = folder, asked, checkpoint, lanes
         folder.mkdir(parents=True, exist_ok=True)
         self.next = 1 + max((int(p.name) for p in folder.iterdir()), default=-1)
         self.heard = -1
@@ -81,15 +131,16 @@ class Crew:
         self.next += count
         if watch is not None:
             self.heard = waiting[0]
-        running: list[_Replica] = []
+        running: list[Replica] = []
         ended: list[Attempt] = []
         try:
             while waiting or running:
-                while waiting and len(running) < self.asked.lanes:
+                while waiting and len(running) < self.lanes.most():
                     number = waiting.pop(0)
-                    folder = self._prepare(number)
-                    command = [*self.asked.worker, str(folder / "run.json"), "--segment"]
-                    running.append(_Replica(number, folder, command, watch if number == self.heard else None))
+                    folder = self.folder / f"{number:04d}"
+                    folder.mkdir()
+                    heard = watch if number == self.heard else None
+                    running.append(self.lanes.begin(number, folder, self.checkpoint, heard))
                 time.sleep(LOOK)
                 for replica in tuple(running):
                     attempt = replica.look(self.asked.stall)
@@ -109,22 +160,14 @@ class Crew:
         logs = (read_lines(place / "log.jsonl") for place in self.folder.iterdir())
         return sum(_flops(lines, before) for lines in logs)
 
-    def _prepare(self, number: int) -> Path:
-        """The folder of a replica; its checkpoint is a copy, so that nothing it does can harm the agreed one."""
-        folder = self.folder / f"{number:04d}"
-        folder.mkdir()
-        write_json(folder / "run.json", {**self.asked.config, "out": str(folder)})
-        if self.checkpoint is not None:
-            shutil.copyfile(self.checkpoint, folder / CHECKPOINT)
-        return folder
 
-
-class _Replica:
+class _Process:
     """A trainer that runs."""
 
     def __init__(self, number: int, folder: Path, command: list[str], watch: Watch | None) -> None:
-        self.number, self.folder, self.watch = number, folder, watch
+        self.number, self.folder = number, folder
         self.log = folder / "log.jsonl"
+        self.tail = Tail(self.log, watch)
         with self.log.open("ab") as out, (folder / "errors.txt").open("ab") as errors:
             # a session of its own, so that it can be ended with all it started and without its neighbours
             self.process = subprocess.Popen(
@@ -133,15 +176,13 @@ class _Replica:
         ticks = start_ticks(self.process.pid)
         started = Started(self.process.pid, -1 if ticks is None else ticks, "replica")
         write_json(folder / "process.json", asdict(started))
-        self.size, self.heard, self.told = 0, time.monotonic(), 0
+        self.heard = time.monotonic()
 
     def look(self, stall: float | None) -> Attempt | None:
         """What has come of it; None while it runs. Ends it where its log has not grown for `stall` seconds."""
         code, now = self.process.poll(), time.monotonic()  # before the log is read: it writes, then ends
-        size = self.log.stat().st_size
-        if size > self.size:
-            self.size, self.heard = size, now
-            self._tell()
+        if self.tail.grew():
+            self.heard = now
         if code is not None:
             self.end()  # what it may have started
             return Attempt(self.number, self.folder, read_lines(self.log), "ran" if code in (0, 2) else "died")
@@ -155,16 +196,31 @@ class _Replica:
         end_session(self.process.pid)
         self.process.wait()
 
-    def _tell(self) -> None:
-        if self.watch is None:
-            return
-        with self.log.open("rb") as file:
-            file.seek(self.told)
+
+class Tail:
+    """The end of a log that grows; `watch` gets each whole line once."""
+
+    def __init__(self, log: Path, watch: Watch | None) -> None:
+        self._log, self._watch, self._size, self._told = log, watch, 0, 0
+
+    def grew(self) -> bool:
+        """Whether it has grown since it was last asked."""
+        size = self._log.stat().st_size
+        if size == self._size:
+            return False
+        self._size = size
+        if self._watch is not None:
+            self._tell(self._watch)
+        return True
+
+    def _tell(self, watch: Watch) -> None:
+        with self._log.open("rb") as file:
+            file.seek(self._told)
             block = file.read()
         block = block[: block.rfind(b"\n") + 1]
-        self.told += len(block)
+        self._told += len(block)
         for _, line in objects(block):
-            self.watch(line)
+            watch(line)
 
 
 def read_lines(log: Path) -> Lines:

@@ -15,12 +15,14 @@ from agentlab.envs._contained import contained
 from agentlab.tools._job_files import Fields
 from agentlab.tools._jobs import CANCEL
 from agentlab.tools._programs import last_answer
+from agentlab.tools._ray import Cluster, Needs
 from agentlab.tools._refusals import refusals
 from agentlab.tools._segments import write_order
 from agentlab.tools._segments_replicas import Replicated
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import JsonValue
 
+from agentlab.engine_address import reach, token
 from agentlab.files import write_json
 
 SandboxName = Literal["local", "docker"]
@@ -49,6 +51,22 @@ class Voting:
 
 
 ALONE = Voting()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the segments of a run are trained: here, or as tasks of a Ray cluster.
+
+    `address` is HOST:PORT of the cluster; None takes $RAY_ADDRESS, or starts one of this machine.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+
+
+HERE = Place()
+TORCH = 400 << 20
+"""Bytes that PyTorch itself takes of a node, beside what the plan counts."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +109,23 @@ async def plan(config: Mapping[str, JsonValue]) -> Fields:
     return dict(await last_answer(argv, "the trainer gave no plan", stdin=asked, seconds=15))
 
 
-async def order(config: Fields, sandbox: SandboxName = "local", voting: Voting = ALONE) -> Order:
-    """A run of our trainer, as a process of this machine or in a container. Raises ToolError for a bad config."""
+async def order(config: Fields, sandbox: SandboxName = "local", voting: Voting = ALONE, place: Place = HERE) -> Order:
+    """A run of our trainer, as a process of this machine, in a container, or on a cluster.
+
+    Raises ToolError for a bad config, or where the cluster cannot be reached.
+    """
     _refuse_voting(voting, sandbox)
-    planned = await plan(config)
+    _refuse_place(place, sandbox)
     threads = int(number(config.get("threads"))) or 1
+    planned = await plan(config)
+    cluster = _cluster(place, config, planned, threads)
 
     def argv_of(folder: Path) -> Sequence[str]:
         corpus = Path(str(config["corpus"])).resolve()
-        if voting.asked:
+        if voting.asked or cluster is not None:
             worker = (sys.executable, program("main.py"))
             inside = {**config, "corpus": str(corpus)}
-            path = write_order(folder, Replicated(inside, worker=worker, **asdict(voting)))
+            path = write_order(folder, Replicated(inside, worker=worker, cluster=cluster, **asdict(voting)))
             return [sys.executable, "-m", "agentlab.tools._segments", str(path)]
         write_json(folder / "run.json", {**config, "corpus": str(corpus), "out": str(folder)})
         if sandbox == "local":
@@ -117,7 +140,28 @@ async def order(config: Fields, sandbox: SandboxName = "local", voting: Voting =
         return tuple(job.argv)
 
     flops = max(number(planned["flops"]), number(config.get("flops")))
-    return Order({**config, **voting.asked}, argv_of, flops, planned, threads=threads)
+    env = {} if cluster is None else token()
+    return Order({**config, **voting.asked}, argv_of, flops, planned, env, threads)
+
+
+def _cluster(place: Place, config: Fields, planned: Fields, threads: int) -> Cluster | None:
+    """The cluster and what a segment takes of it; a GPU is taken where the config names it. None: no cluster."""
+    if place.engine == "local":
+        return None
+    gpus = 1.0 if config.get("device") == "cuda" else 0.0
+    memory = TORCH + (0 if gpus else int(number(planned.get("memory_bytes"))))
+    return Cluster(place.address, Needs(float(threads), gpus, memory))
+
+
+def _refuse_place(place: Place, sandbox: SandboxName) -> None:
+    if place.engine == "local":
+        if place.address is not None:
+            raise ToolError(f"address={place.address}: only a cluster has one; write engine=ray, or leave it away")
+        return
+    if sandbox != "local":
+        raise ToolError(f"sandbox={sandbox}: on a cluster the trainer is a process of its node; write sandbox=local")
+    with refusals():
+        reach(place.address)
 
 
 def _refuse_voting(voting: Voting, sandbox: SandboxName) -> None:

@@ -1,4 +1,4 @@
-"""The tool server `infer`: loss, text, times and service of trained models, and pass@k of what they wrote.
+"""The tool server `infer`: loss, text, times and service of trained models, speed by shape, and pass@k of texts.
 
 What takes time is a job (agentlab.tools._jobs) that outlives the server: a tool waits a while for it and then returns
 where it stands; `status` tells more. The same request again is the same job, until its checkpoint or text changes.
@@ -21,6 +21,7 @@ from agentlab.tools._infer_records import (
     Place,
     Rate,
     Rates,
+    Shape,
     Sizes,
     Source,
     Wait,
@@ -40,7 +41,8 @@ from pydantic import Field
 
 server: MCPServer[Any] = tool_server(
     "infer",
-    "Loss, text, latency and throughput of trained models, by checkpoint or through an OpenAI-compatible server.",
+    "Loss, text, latency and throughput of trained models, by checkpoint or through an OpenAI-compatible server; speed "
+    "against the shape of a model.",
     extensions=[Tasks(jobs.store, {kind: LongTool(kind, view) for kind in jobs.LONG})],
 )
 
@@ -95,6 +97,21 @@ async def latency(
     asked: Fields = {"batches": list(batches), "lengths": list(lengths), "new_tokens": new_tokens, "repeats": repeats}
     request = jobs.to_source(source, "speed", "stream", asked)
     return await jobs.answered(ctx, await jobs.start("latency", request, name), wait)
+
+
+@server.tool(annotations=hints(repeats=True))
+async def measure(
+    ctx: Context[Any],
+    config: Shape,
+    new_tokens: Annotated[int, Field(ge=1, le=4096, description="Decoding steps of a measurement.")] = 16,
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 7,
+    name: Annotated[str | None, Field(pattern=NAME, description="Job id; a new one measures the same anew.")] = None,
+    place: Place = Place(),  # noqa: B008 - frozen
+    wait: Wait = 15,
+) -> InferJob:
+    """One experiment on speed: time to first token and per later one, on a model of random weights of a given shape."""
+    request = await jobs.on_shape(config, place, new_tokens, repeats)
+    return await jobs.answered(ctx, await jobs.start("measure", request, name), wait)
 
 
 @server.tool(annotations=hints(repeats=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from agentlab.tools import _backends, _corpus, _simulator, _train_log, _trainer
 from agentlab.tools._budgets import SEALED_KEY, refuse_sealed
@@ -120,10 +120,16 @@ async def start(  # noqa: PLR0913, PLR0917 - what a client may write, each with 
         float,
         Field(ge=0, le=0.1, description="Relative difference of losses and norm that still agrees; 0: same bits."),
     ] = 0.0,
+    engine: Annotated[
+        Literal["local", "ray"], Field(description="ray: each segment is a task on some node of a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, Field(description="HOST:PORT of the cluster; null takes $RAY_ADDRESS, or starts one here.")
+    ] = None,
 ) -> Run:
     """Starts training and returns at once; the same config again resumes an unfinished job or shows a finished one."""
     voting = _trainer.Voting(replicas, stall, tolerance)
-    order = await _order(backend, config, truth, sandbox, voting)
+    order = await _order(backend, config, truth, sandbox, voting, _trainer.Place(engine, address))
     refuse_sealed(task, config.get("corpus"), order.flops, sealed_key)
     job = await asyncio.to_thread(
         store().start, KIND, order.asked, order.argv_of, name=name, threads=order.threads, nice=nice, env=order.env
@@ -222,15 +228,18 @@ async def _order(
     truth: Truth | None,
     sandbox: _trainer.SandboxName = "local",
     voting: _trainer.Voting = _trainer.ALONE,
+    place: _trainer.Place = _trainer.HERE,
 ) -> _trainer.Order:
     if voting.asked and backend != "torch":
         raise ToolError("replicas, stall, tolerance: only our trainer runs in replicas; leave them away")
+    if place != _trainer.HERE and backend != "torch":
+        raise ToolError("engine, address: only our trainer runs on a cluster; leave them away, or write backend=torch")
     if sandbox != "local" and backend != "torch":
         raise ToolError(f"sandbox={sandbox}: only our trainer runs there; leave it away, or write backend=torch")
     if truth is not None and backend != "simulator":
         raise ToolError("truth: only the simulator has a planted law; leave it away, or write backend=simulator")
     if backend == "torch":
-        return await _trainer.order(config, sandbox, voting)
+        return await _trainer.order(config, sandbox, voting, place)
     for key in ("backend", "truth", "template"):
         if key in config:
             raise ToolError(f"{key}: is no key of a config; give it as an argument of its own")

@@ -45,8 +45,9 @@ class Mutate:
 
     name = "mutate"
 
-    def __init__(self, task: Task, seed: int = 0) -> None:
-        """A proposer for one task; `seed` is a non-negative integer."""
+    def __init__(self, task: Task, seed: int = 0, known: Sequence[str] = ()) -> None:
+        """A proposer for one task; `seed` is a non-negative integer, `known` are formulas that it begins with."""
+        self._known = tuple(known)
         self._task = task
         self._seed = seed
         self._variables = task.names
@@ -96,6 +97,11 @@ class Mutate:
     def _seeds(self) -> Iterator[Law]:
         """The sweep's laws within the task's cap, each once."""
         keys: set[str] = set()
+        for text in self._known:
+            one = parse(text, self._variables)
+            if one.n_params <= self._task.max_params and one.key not in keys:
+                keys.add(one.key)
+                yield one
         for tree in sweep(self._task.features):
             law = self._law(tree)
             if law is not None and law.key not in keys:

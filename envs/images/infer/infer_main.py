@@ -1,8 +1,9 @@
 """Answers one request about a trained model: a JSON request in (path argument or standard input), JSON lines out.
 
-The key `task` tells requests apart: perplexity, generate and speed compute on a checkpoint, ask and stream speak to an
-OpenAI-compatible server, serve starts one. Lines, told apart by "event": start, progress, ready, done, error. The done
-line is also result.json in the folder `out`. A request that cannot be met gives one error line and exit code 2.
+The key `task` tells requests apart: perplexity, generate and speed compute on a checkpoint, measure on a model of
+random weights, cost tells what such a one takes, ask and stream speak to an OpenAI-compatible server, serve starts one.
+Lines, told apart by "event": start, progress, ready, done, error. The done line is also result.json in the folder
+`out`. A request that cannot be met gives one error line and exit code 2.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from infer_lines import InferError, emit, write_result
-from infer_plan import Ask, Generate, Perplexity, Request, Speed, Stream, parse
+from infer_plan import Ask, Cost, Generate, Measure, Perplexity, Request, Speed, Stream, parse
 
 
 def read(path: str | None) -> Request:
@@ -42,6 +43,14 @@ def answer(request: Request) -> dict[str, object]:
         from infer_speed import speed  # noqa: PLC0415
 
         return speed(request)
+    if isinstance(request, Cost):
+        import infer_cost  # noqa: PLC0415
+
+        if not isinstance(request, Measure):
+            return infer_cost.told(request)
+        from infer_measure import measure  # noqa: PLC0415
+
+        return measure(request)
     from infer_serve import serve  # noqa: PLC0415
 
     return serve(request)

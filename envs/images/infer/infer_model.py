@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from infer_lines import InferError
-from infer_plan import Place
+from infer_plan import Measure, Place
 from torch import Tensor
 
 TRAINER = Path(__file__).resolve().parent.parent / "train"
@@ -110,6 +110,21 @@ def load(place: Place) -> Model:
     return Ours(folder, device)
 
 
+def drawn(request: Measure) -> Any:  # noqa: ANN401 - a model of transformers
+    """A model of the trainer's architecture in its stock form; speed does not depend on its drawn weights."""
+    auto_model, _ = _transformers()
+    from transformers import LlamaConfig  # noqa: PLC0415 - takes seconds
+
+    with _trainer():
+        import train_export  # noqa: PLC0415 - lies in the trainer's folder
+        import train_plan  # noqa: PLC0415
+    shape = {k: getattr(request, k) for k in ("d_model", "n_layers", "n_heads", "d_ff")}
+    told = train_plan.Config(**shape, context=request.length + request.new_tokens)
+    torch.manual_seed(request.seed)
+    config = LlamaConfig.from_dict(train_export.configuration(told))
+    return auto_model.from_config(config, dtype=getattr(torch, request.dtype)).to(device_of(request)).eval()
+
+
 @contextmanager
 def stock(place: Place) -> Iterator[Stock]:
     """The checkpoint in Hugging Face layout, exported to a folder of the moment when it is one of the trainer's."""
@@ -158,7 +173,7 @@ def is_stock(folder: Path) -> bool:
     return isinstance(config, dict) and "model_type" in config
 
 
-def device_of(place: Place) -> torch.device:
+def device_of(place: Place | Measure) -> torch.device:
     """The device asked for; sets the number of threads. Raises InferError where it is not here."""
     torch.set_num_threads(place.threads)
     there = torch.cuda.is_available()

@@ -1,7 +1,7 @@
 """The requests that the inference programs answer, as checked records, without importing torch."""
 
 import difflib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from infer_lines import InferError
@@ -51,6 +51,32 @@ class Speed(Place):
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one batch costs on a dense model of our architecture with random weights; nothing is computed."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ff: int
+    batch: int
+    length: int  # tokens of the prompt
+    new_tokens: int = 16
+    device: str = "auto"
+    dtype: str = "float32"
+    out: str = ""
+
+
+@dataclass(frozen=True)
+class Measure(Cost):
+    """Times of prefill and decode of that batch on that model."""
+
+    threads: int = 1
+    warmup: int = 1
+    repeats: int = 7
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """An OpenAI-compatible server; the key is read from the environment and never told."""
 
@@ -94,12 +120,14 @@ class Serve(Place):
     start_seconds: float = 300.0
 
 
-Request: TypeAlias = Perplexity | Generate | Speed | Ask | Stream | Serve
+Request: TypeAlias = Perplexity | Generate | Speed | Cost | Measure | Ask | Stream | Serve
 
 TASKS: dict[str, type[Request]] = {
     "perplexity": Perplexity,
     "generate": Generate,
     "speed": Speed,
+    "cost": Cost,
+    "measure": Measure,
     "ask": Ask,
     "stream": Stream,
     "serve": Serve,
@@ -108,7 +136,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "threads": (1, 1024), "context": (0, 1 << 20), "windows": (2, 1 << 20), "new_tokens": (1, 1 << 16),
     "temperature": (0, 100), "count": (1, 256), "seed": (0, 2**31 - 1), "warmup": (0, 100), "repeats": (1, 1000),
     "batches": (1, 4096), "lengths": (1, 1 << 20), "port": (0, 65535), "seconds": (1, 7 * 86400),
-    "start_seconds": (1, 3600), "request_seconds": (0.1, 3600),
+    "start_seconds": (1, 3600), "request_seconds": (0.1, 3600), "d_model": (4, 16384), "n_layers": (1, 256),
+    "n_heads": (1, 256), "d_ff": (1, 1 << 20), "batch": (1, 4096), "length": (1, 1 << 20),
 }  # fmt: skip
 _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
@@ -143,13 +172,18 @@ def parse(raw: object) -> Request:
             hint = f"did you mean {near[0]}?" if near else "known keys: " + ", ".join(sorted(hints))
             raise InferError("unknown key", str(key), hint)
         values[key] = _typed(key, value, hints[key])
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in values]
+    if missing:
+        raise InferError("missing", missing[0], "write a whole number")
     request = kind(**values)
     _check(request)
     return request
 
 
-def cells(request: Speed | Stream) -> list[tuple[int, int]]:
+def cells(request: Speed | Measure | Stream) -> list[tuple[int, int]]:
     """All pairs (batch, length) of a measurement."""
+    if isinstance(request, Measure):
+        return [(request.batch, request.length)]
     return [(batch, length) for batch in request.batches for length in request.lengths]
 
 
@@ -182,3 +216,6 @@ def _check(request: Request) -> None:
     if isinstance(request, Speed | Stream) and len(cells(request)) > MOST_CELLS:
         what = f"{len(cells(request))} pairs of batch and length"
         raise InferError(what, "batches", f"ask for at most {MOST_CELLS}")
+    if isinstance(request, Cost) and request.d_model % (2 * request.n_heads):
+        what = f"d_model {request.d_model} does not give {request.n_heads} heads of even width"
+        raise InferError(what, "n_heads", "write a divisor of d_model / 2")

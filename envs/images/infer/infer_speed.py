@@ -2,6 +2,7 @@
 
 import resource
 import time
+from typing import Any
 
 import torch
 from infer_lines import InferError
@@ -28,7 +29,7 @@ def speed(request: Speed) -> dict[str, object]:
 
         def measure(batch: int, length: int, _: int) -> Timed:
             prompt = torch.randint(len(model.tokenizer), (batch, length), generator=chance)
-            timed, held = _once(model, prompt.to(model.model.device), request.new_tokens)
+            timed, held = time_once(model.model, prompt.to(model.model.device), request.new_tokens)
             cached[0] = max(cached[0], held)
             return timed
 
@@ -39,18 +40,19 @@ def speed(request: Speed) -> dict[str, object]:
         }  # fmt: skip
 
 
-def _once(model: Stock, prompt: Tensor, steps: int) -> tuple[Timed, int]:
-    """One prefill and `steps` decoding steps; bytes of the cache at the end."""
-    begun = _now(prompt.device)
-    out = model.model(prompt, use_cache=True, logits_to_keep=1)
+def time_once(model: Any, prompt: Tensor, steps: int) -> tuple[Timed, int]:  # noqa: ANN401 - a model of transformers
+    """One prefill of a prompt (batch, length) and `steps` decoding steps; bytes of the cache at the end."""
+    begun, worked = _now(prompt.device), time.process_time()
+    out = model(prompt, use_cache=True, logits_to_keep=1)
     token = out.logits[:, -1:].argmax(-1)
-    first = _now(prompt.device)
+    first, worked_first = _now(prompt.device), time.process_time()
     for _ in range(steps):
-        out = model.model(token, use_cache=True, cache=out.cache)
+        out = model(token, use_cache=True, cache=out.cache)
         token = out.logits[:, -1:].argmax(-1)
-    end = _now(prompt.device)
+    end, worked_end = _now(prompt.device), time.process_time()
     decode = end - first
-    return Timed(first - begun, decode / steps, len(prompt) * steps / decode), _cache_bytes(out.cache)
+    busy = (worked_first - worked, (worked_end - worked_first) / steps) if prompt.device.type == "cpu" else None
+    return Timed(first - begun, decode / steps, len(prompt) * steps / decode, busy=busy), _cache_bytes(out.cache)
 
 
 def _now(device: torch.device) -> float:

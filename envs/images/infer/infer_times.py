@@ -7,24 +7,28 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 
 from infer_lines import emit
-from infer_plan import Speed, Stream, cells
+from infer_plan import Measure, Speed, Stream, cells
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One measurement: seconds to the first token, seconds for each later one, tokens made a second by all together."""
+    """One measurement: seconds to the first token, seconds for each later one, tokens made a second by all together.
+
+    `busy` are the first two in time of the processor, which waiting for it does not lengthen; None where it is unknown.
+    """
 
     first: float
     each: float
     rate: float
     counts: dict[str, int] = field(default_factory=dict)
+    busy: tuple[float, float] | None = None
 
 
-Measure = Callable[[int, int, int], Timed]
+TimeOne = Callable[[int, int, int], Timed]
 """(batch, length, number of the call) -> what was timed."""
 
 
-def measure_all(request: Speed | Stream, measure: Measure) -> dict[str, object]:
+def measure_all(request: Speed | Measure | Stream, measure: TimeOne) -> dict[str, object]:
     """Every pair once in every repetition, in an order drawn anew, so that a change of load falls on all alike."""
     pairs, chance, call = cells(request), random.Random(request.seed), 0  # noqa: S311 - an order, no secret
     kept: dict[tuple[int, int], list[Timed]] = {pair: [] for pair in pairs}
@@ -48,11 +52,16 @@ def measure_all(request: Speed | Stream, measure: Measure) -> dict[str, object]:
 def _told(batch: int, length: int, times: list[Timed]) -> dict[str, object]:
     """Medians; the quartiles say how far to trust them."""
     told: dict[str, object] = {"batch": batch, "length": length, **times[-1].counts}
+    busy = [t.busy for t in times if t.busy is not None]
     for name, values in (
         ("ttft_seconds", [t.first for t in times]),
         ("seconds_per_token", [t.each for t in times]),
         ("tokens_per_second", [t.rate for t in times]),
+        ("ttft_busy_seconds", [first for first, _ in busy]),
+        ("busy_seconds_per_token", [each for _, each in busy]),
     ):
+        if not values:
+            continue
         low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
         told |= {name: middle, f"{name}_quartiles": [low, high]}
     return told
