@@ -63,7 +63,8 @@ class Yardstick:
         if self.reached is None or self.question.cost is None:
             return np.full(len(value), np.nan)
         lost = np.interp(value, self.reached, WORTH, right=np.inf)
-        return _in_percent(np.where(np.isfinite(value), lost, np.nan), self.question, {**self.config, **config})
+        whole = {k: np.broadcast_to(v, (len(value),)) for k, v in {**self.config, **config}.items()}
+        return _in_percent(np.where(np.isfinite(value), lost, np.nan), self.question, whole)
 
     def shortfall(self, config: Mapping[str, FloatArray]) -> FloatArray:
         """How much worse the law is at the configurations (B,) than at the best one, in % of the best value."""

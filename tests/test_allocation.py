@@ -103,6 +103,13 @@ def test_compute_beyond_the_budget_counts_as_spent() -> None:
     assert cost_of("6*n*d", chosen)[0] == pytest.approx(4 * ask.compute)
 
 
+def test_choices_that_leave_an_input_open_are_judged_one_by_one() -> None:
+    ask = question()
+    yardstick = Yardstick.of(law(), EPOCH, ask)
+    d = yardstick.config["d"] * np.array([1.0, 0.5, 0.1])
+    assert yardstick.regret({"d": d}).shape == (3,)
+
+
 def test_an_input_that_a_choice_does_not_name_is_chosen_well() -> None:
     ask = question()
     assert Yardstick.of(law(), EPOCH, ask).regret({}) == pytest.approx([0.0], abs=1e-6)

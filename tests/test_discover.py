@@ -43,6 +43,8 @@ SMALL = ("budget.candidates=56", "window=16", "seed=3")
 
 
 def agentlab(*given: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    if given[:1] == ("discover",) and not any("workers=" in word or word == "--dry-run" for word in given):
+        given = (*given, "workers=1")  # starts soonest; the trace is the same with any number
     done = subprocess.run([str(AGENTLAB), *given], cwd=cwd, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(done.stderr)
@@ -59,7 +61,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict
     folder = tmp_path_factory.mktemp("whole")
     _, rows = planted(48, seed=5)
     path = write_csv(folder / "runs.csv", {k: v.tolist() for k, v in {**rows.columns, **rows.targets}.items()})
-    done = agentlab("discover", *words(path, *SMALL), "--json", cwd=folder)
+    done = agentlab("discover", *words(path, *SMALL), "workers=2", "--json", cwd=folder)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return trace_of(folder / result["dir"]), result
 

@@ -31,7 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 IMAGE = Path(str(files("agentlab.envs"))) / "images" / "train"
 sys.path.insert(0, str(IMAGE))
 
+import train_experts  # noqa: E402
 import train_model  # noqa: E402
+import train_ops  # noqa: E402
 import train_plan  # noqa: E402
 from train_calls import ask, elsewhere, refusal, stdio, until, until_step  # noqa: E402
 
@@ -112,10 +114,10 @@ def test_flops_agree_with_the_counter_of_torch() -> None:
 def test_batched_experts_cost_what_the_plan_says_when_the_load_is_even() -> None:
     n, k, e, d, h = 32, 2, 4, 8, 6
     chosen = torch.stack([torch.arange(n) % e, (torch.arange(n) + 1) % e], 1)
-    where = train_model.dispatch(chosen, torch.bincount(chosen.view(-1), minlength=e))
+    where = train_experts.dispatch(chosen, torch.bincount(chosen.view(-1), minlength=e))
     weights = torch.randn(e, d, 2 * h), torch.randn(e, h, d)
     with FlopCounterMode(display=False) as counter:
-        train_model.expert_ffn(torch.randn(n, d), torch.ones(n, k), *weights, where, True)
+        train_experts.expert_ffn(torch.randn(n, d), torch.ones(n, k), *weights, where, True)
     combine = 2 * n * k * d  # the weighted sum, which the convention leaves out
     assert counter.get_total_flops() - combine == 2 * 3 * d * h * n * k
 
@@ -158,7 +160,7 @@ def test_every_token_reaches_all_its_experts_however_uneven_the_load() -> None:
         torch.randn(shape, generator=chance, dtype=torch.float64, requires_grad=True)
         for shape in ((n, d), (n, k), (e, d, 2 * h), (e, h, d))
     )
-    where = train_model.dispatch(chosen, torch.bincount(chosen.view(-1), minlength=e))
+    where = train_experts.dispatch(chosen, torch.bincount(chosen.view(-1), minlength=e))
     assert len(set(where.slot.tolist())) == n * k
     expected = torch.zeros(n, d, dtype=torch.float64)
     for token in range(n):
@@ -166,7 +168,7 @@ def test_every_token_reaches_all_its_experts_however_uneven_the_load() -> None:
             gate, up = (x[token] @ w_in[chosen[token, choice]]).chunk(2)
             y = (torch.nn.functional.silu(gate) * up) @ w_out[chosen[token, choice]]
             expected[token] = expected[token] + gates[token, choice] * y
-    got = train_model.expert_ffn(x, gates, w_in, w_out, where, True)
+    got = train_experts.expert_ffn(x, gates, w_in, w_out, where, True)
     torch.testing.assert_close(got, expected)
     direction = torch.randn(n, d, generator=chance, dtype=torch.float64)
     ours = torch.autograd.grad(got, (x, gates, w_in, w_out), direction)
@@ -175,10 +177,10 @@ def test_every_token_reaches_all_its_experts_however_uneven_the_load() -> None:
 
 def test_an_expert_without_tokens_gets_a_zero_gradient() -> None:
     chosen = torch.tensor([[0], [0], [2]])
-    where = train_model.dispatch(chosen, torch.bincount(chosen.view(-1), minlength=4))
+    where = train_experts.dispatch(chosen, torch.bincount(chosen.view(-1), minlength=4))
     w_in, w_out = torch.randn(4, 3, 4, requires_grad=True), torch.randn(4, 4, 3, requires_grad=True)
     torch.autograd.backward(
-        train_model.expert_ffn(torch.randn(3, 3), torch.ones(3, 1), w_in, w_out, where, False).sum()
+        train_experts.expert_ffn(torch.randn(3, 3), torch.ones(3, 1), w_in, w_out, where, False).sum()
     )
     assert w_in.grad is not None
     assert [bool(w_in.grad[e].any()) for e in range(4)] == [True, False, True, False]
@@ -187,13 +189,13 @@ def test_an_expert_without_tokens_gets_a_zero_gradient() -> None:
 @pytest.mark.parametrize("gated", [True, False])
 def test_the_activation_has_the_gradient_of_torch(gated: bool) -> None:
     u = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: train_model.swiglu_or_gelu(v, gated), (u,))
+    assert torch.autograd.gradcheck(lambda v: train_ops.swiglu_or_gelu(v, gated), (u,))
 
 
 def test_the_cross_entropy_is_that_of_torch() -> None:
     logits = (torch.randn(7, 256, dtype=torch.float64) * 5).requires_grad_()
     target = torch.randint(256, (7,))
-    ours, theirs = train_model.cross_entropy(logits, target), torch.nn.functional.cross_entropy(logits, target)
+    ours, theirs = train_ops.cross_entropy(logits, target), torch.nn.functional.cross_entropy(logits, target)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, logits), torch.autograd.grad(theirs, logits))
 
@@ -227,8 +229,8 @@ def test_gates_are_normalised_over_the_chosen_experts() -> None:
         layer.w_in.copy_(torch.randn(layer.w_in[:1].shape).expand_as(layer.w_in))
         layer.w_out.copy_(torch.randn(layer.w_out[:1].shape).expand_as(layer.w_out))
     x = torch.randn(5, 16)
-    first = train_model.dispatch(torch.zeros(5, 1, dtype=torch.long), torch.tensor([5, 0, 0, 0]))
-    alone = train_model.expert_ffn(x, torch.ones(5, 1), layer.w_in, layer.w_out, first, True)
+    first = train_experts.dispatch(torch.zeros(5, 1, dtype=torch.long), torch.tensor([5, 0, 0, 0]))
+    alone = train_experts.expert_ffn(x, torch.ones(5, 1), layer.w_in, layer.w_out, first, True)
     # all experts are equal, so their gated sum is one of them times the sum of the gates
     torch.testing.assert_close(layer(x)[0], layer.scale * alone, rtol=1e-4, atol=1e-4)
 

@@ -14,7 +14,9 @@ Config = Annotated[
         description="For backend torch. Model: d_model, n_layers, n_heads, d_ff, ffn (swiglu|gelu), positions "
         "(rope|learned), context. Mixture of experts: experts (0 = dense), top_k, split, shared, normalise_gates, "
         "balance_coef, z_coef. Optimisation: batch_sequences, lr, schedule (cosine|wsd), warmup_share, weight_decay, "
-        "clip. Length: flops or steps. Run: seed, segments, threads, device, dtype. Simulator: these, or any numbers "
+        "clip. Width: parametrisation (standard|mup: lr and weight_decay carry over from base_width, the d_model they "
+        "were found at), base_width, base_head_width, base_d_ff. Length: flops or steps. Run: seed, segments, threads, "
+        "device, dtype, expert_products (auto|buckets|groups), compile. Simulator: these, or any numbers "
         "that its law names. Other backends: the keys that `backends` lists. An unknown key is refused with the "
         "nearest known one.",
     ),

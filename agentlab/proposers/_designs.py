@@ -13,6 +13,9 @@ from agentlab.types import FloatArray, IntArray
 
 __all__ = ["BASELINES", "d_optimal", "grid", "isoflop", "random"]
 
+LARGEST = 1e60
+"""Sensitivities above this count as this: their products must stay numbers."""
+
 RIDGE = 1e-6
 """Relative ridge of the information that D-optimal designs start from."""
 
@@ -99,6 +102,7 @@ def _spread(ask: Round, near: IntArray, width: int) -> list[int]:
     return [int(near[c]) for c in chosen]
 
 
+@np.errstate(all="ignore")  # a law that overflows somewhere says nothing there
 def d_optimal(ask: Round) -> list[Pick]:
     """Points that add most to the logarithm of the determinant of the best law's information, per FLOP and slot."""
     if not ask.beliefs:
@@ -131,7 +135,7 @@ def sensitivities(belief: Belief, columns: Mapping[str, FloatArray]) -> FloatArr
     value, slope = member.law.value_and_jacobian(columns, member.fit.params)
     if belief.log:
         slope = slope / value[:, None]
-    return np.where(np.isfinite(slope), slope, 0.0) / belief.noise
+    return np.clip(np.where(np.isfinite(slope), slope, 0.0) / belief.noise, -LARGEST, LARGEST)
 
 
 def within(ask: Round, chosen: Sequence[int]) -> list[Pick]:

@@ -138,6 +138,7 @@ class _Open:
         return np.asarray(((moved @ self.contrasts[:, of].T) ** 2).mean(axis=1) / total / self.before)
 
 
+@np.errstate(all="ignore")  # draws that went astray overflow; what is not finite is left out
 def _open(ask: Round, belief: Belief) -> list[_Open]:
     """What a belief leaves open, linearised at several of its draws."""
     if ask.question is not None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from train_model import AdamW
+from train_optimizer import AdamW
 from train_plan import Config, ConfigError, Plan
 
 CHECKPOINT = "checkpoint.pt"
@@ -41,9 +41,14 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+LATER = ("parametrisation", "base_width", "base_head_width", "base_d_ff", "compile", "expert_products")
+"""Keys that configs had not always: at their defaults they leave no trace, so that older files stay valid."""
+
+
 def identity(c: Config) -> dict[str, object]:
     """The config without where its files lie."""
-    return {f.name: getattr(c, f.name) for f in fields(c) if f.name not in ("corpus", "out")}
+    kept = (f for f in fields(c) if f.name not in ("corpus", "out"))
+    return {f.name: getattr(c, f.name) for f in kept if f.name not in LATER or getattr(c, f.name) != f.default}
 
 
 def digest(model: nn.Module) -> str:

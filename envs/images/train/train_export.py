@@ -3,15 +3,16 @@
 A dense SwiGLU model becomes Llama, a mixture of experts becomes Qwen2-MoE: it has no norms on queries and keys, a
 softmax over all experts before the choice, gates normalised or not, and shared experts. What it has and the trainer has
 not is made neutral: biases are zero; the shared expert's own gate is zero, which halves it, so its output matrix is
-doubled; a model without shared experts gets one of zeros. The scale of the gates goes into the experts' outputs.
-Rows of queries and keys are put in the order of rotate-half instead of neighbouring pairs. Weights stay in float32, and
-any server of that architecture computes the logits of the trainer.
+doubled; a model without shared experts gets one of zeros. The scale of the gates goes into the experts' outputs, that
+of attention under mup into the queries. Rows of queries and keys are put in the order of rotate-half instead of
+neighbouring pairs. Weights stay in float32, and any server of that architecture computes the logits of the trainer.
 
 Prints one JSON line, event `export`; what cannot be exported gives one `error` line and exit code 2.
 """
 
 import hashlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from train_lines import emit
+from train_mup import attention_scale
 from train_plan import Config, ConfigError, parse
 from train_tokenizer import write_tokenizer
 
@@ -103,6 +105,9 @@ def weights(c: Config, ours: Tensors) -> Tensors:
 
 def _attention(c: Config, part: Tensors) -> Tensors:
     q, k, v = np.split(part["qkv"], 3)
+    scale = attention_scale(c)
+    if scale is not None:
+        q = q * np.float32(scale * math.sqrt(c.d_model // c.n_heads))
     found = {
         "input_layernorm.weight": part["norm_attention"], "post_attention_layernorm.weight": part["norm_ffn"],
         "self_attn.q_proj.weight": _halves(q, c.n_heads), "self_attn.k_proj.weight": _halves(k, c.n_heads),

@@ -61,6 +61,11 @@ class Config:
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0
+    # width; see train_mup.py
+    parametrisation: str = "standard"
+    base_width: int = 0  # d_model of the base model, where both parametrisations agree; mup alone has one
+    base_head_width: int = 0  # width of its heads
+    base_d_ff: int = 0  # its d_ff; 0 means in proportion to d_model
     # length: exactly one of the two is above 0
     flops: float = 0.0
     steps: int = 0
@@ -73,6 +78,8 @@ class Config:
     device: str = "auto"
     dtype: str = "float32"
     threads: int = 1
+    compile: bool = False  # torch.compile of the model
+    expert_products: str = "auto"  # buckets, groups (where widths allow), or auto: groups on CUDA in bfloat16
     save_model: bool = True
     spike: float = 1.5  # a loss this much (nats) above its running mean is a red flag
 
@@ -117,6 +124,29 @@ def parse(raw: object) -> Config:
     return config
 
 
+MAY_DIFFER = (
+    "seed", "lr", "final_lr_ratio", "schedule", "warmup_share", "decay_share", "weight_decay", "beta1", "beta2", "clip",
+    "balance_coef", "z_coef", "spike",
+)  # fmt: skip
+"""Keys in which runs that are packed on one device may differ: all that leaves shapes and steps as they are."""
+
+
+def parse_runs(raw: dict[str, object]) -> list[Config]:
+    """The configs of packed runs: `runs` lists what each has of its own, and run i leaves its files in out/i."""
+    shared, own = {k: v for k, v in raw.items() if k != "runs"}, raw["runs"]
+    if not isinstance(own, list) or len(own) < 2 or not all(isinstance(run, dict) for run in own):
+        raise ConfigError("not a list of two or more runs", "runs", 'write [{"seed": 0}, {"seed": 1}]')
+    first = parse(shared)
+    found = []
+    for i, run in enumerate(own):
+        for key in run:
+            if key not in MAY_DIFFER:
+                what = "packed runs may differ in " + ", ".join(MAY_DIFFER)
+                raise ConfigError(what, f"runs[{i}].{key}", "write it once, beside runs")
+        found.append(parse({**shared, **run, "out": f"{first.out}/{i}"}))
+    return found
+
+
 def _typed(key: str, value: object, kind: type) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -136,7 +166,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "beta1": (0, 0.9999), "beta2": (0, 0.99999), "clip": (0, 1e9), "flops": (0, 1e24),
     "steps": (0, 10**9), "seed": (0, 2**31 - 1), "segments": (1, 10**6), "report_every": (1, 10**9),
     "valid_sequences": (1, 1 << 20), "threads": (1, 1024),
-    "spike": (0, 1e9),
+    "spike": (0, 1e9), "base_width": (0, 16384), "base_head_width": (0, 16384), "base_d_ff": (0, 1 << 20),
 }  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {
     "ffn": ("swiglu", "gelu"),
@@ -144,6 +174,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("cosine", "wsd"),
     "device": ("auto", "cpu", "cuda"),
     "dtype": ("float32", "bfloat16"),
+    "parametrisation": ("standard", "mup"),
+    "expert_products": ("auto", "buckets", "groups"),
 }
 
 
@@ -159,6 +191,7 @@ def _check(c: Config) -> None:
         if not getattr(c, key):
             raise ConfigError("missing", key, "write the path of a folder")
     _check_shape(c)
+    _check_base(c)
     if (c.flops > 0) == (c.steps > 0):
         raise ConfigError("the length must be given once", "flops", "write either flops or steps above 0")
     if plan(c).sequences < 1:
@@ -180,6 +213,21 @@ def _check_shape(c: Config) -> None:
     if c.normalise_gates and c.top_k * c.split == 1:
         what = "the one normalised gate is always 1, so the loss would never reach the router"
         raise ConfigError(what, "normalise_gates", "write false")
+
+
+def _check_base(c: Config) -> None:
+    for key in ("base_width", "base_head_width", "base_d_ff"):
+        if getattr(c, key) and c.parametrisation == "standard":
+            raise ConfigError(
+                "the standard parametrisation has no base", key, "write parametrisation mup, or leave it away"
+            )
+    if c.parametrisation == "standard":
+        return
+    if not c.base_width:
+        raise ConfigError("missing under mup", "base_width", "write the d_model for which lr was found")
+    if not c.base_head_width:
+        write = f"write {c.d_model // c.n_heads} if heads keep their width and grow in number, else that of the base"
+        raise ConfigError("missing under mup", "base_head_width", write)
 
 
 def sequence_flops(c: Config) -> int:
