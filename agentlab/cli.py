@@ -113,11 +113,13 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
 
 
 def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
+    from agentlab import experiments_open
     from agentlab.discover_open import check
     from agentlab.discover_plan import lines, plan_of, record
     from agentlab.types import DEFAULT_CANDIDATES
 
     check(config)
+    experiments_open.check(config, taken.task)
     asked = plan_of(config, taken)
     task, rows = taken.task, taken.rows
     hidden = len(taken.holdout) if taken.holdout is not None else "the task's own" if task.holdout_file else "none"
@@ -133,6 +135,8 @@ def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
     print(f"features {', '.join(task.names)}; target {', '.join(task.targets)}")
     print(f"scale {task.scale}; residual {task.residual}; loss of the fits {task.robust}")
     print(f"up to {config.budget.candidates or DEFAULT_CANDIDATES} candidates of at most {task.max_params} parameters")
+    if config.experiments:
+        print(f"up to {config.experiments} runs, designed by {config.design}")
     if asked is not None:
         print("\n".join(lines(asked, config)))
     print("nothing was run; leave --dry-run out to start")

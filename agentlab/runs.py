@@ -210,6 +210,8 @@ def replay(folder: Path, out: Path, watch: Callable[[Progress], None]) -> Path:
     records = list(read(folder / TRACE)) if (folder / TRACE).exists() else []
     if not any(r["kind"] == "law" for r in records):
         raise UsageError(f"{folder.name} has no law yet; continue it with: agentlab runs resume {folder}")
+    if read_config(folder).experiments:
+        raise UsageError(f"{folder.name} made runs; its searches are replayed: agentlab runs replay {folder}/rounds/00")
     try:
         made = _claim(out, f"{folder.name}-replay")
         for name in (CONFIG, TASK, ROWS, SAMPLE):
@@ -274,6 +276,7 @@ def status(folder: Path) -> dict[str, Any]:
     return {
         "run": folder.name,
         "state": "open" if law is None else "done",
-        "evaluated": sum(r["kind"] == "entry" for r in records),
+        "evaluated": sum(r["kind"] == "entry" for r in records)
+        + sum(r["counts"]["evaluated"] for r in records if r["kind"] == "round"),
         "formula": (law or {}).get("formula", ""),
     }
