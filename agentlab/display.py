@@ -102,7 +102,7 @@ def summary(result: Mapping[str, Any]) -> str:
     text = f"a program, in {result['dir']}/law.py" if law["program"] else law["formula"]
     lines = [
         f"law       {text}",
-        f"          {law['n_params']} parameters; entry {law['entry']} of {result['dir']}/trace.jsonl",
+        f"          {law['n_params']} parameters; entry {law['entry']} of {_place_of(result)}/trace.jsonl",
         "",
     ]
     lines += _parameters(law["params"], law["intervals"])
@@ -128,6 +128,12 @@ def summary(result: Mapping[str, Any]) -> str:
     lines += [f"cost      {result['cost']['seconds']:.1f} s", f"verdict   {result['verdict']}"]
     lines += ["", f"next: agentlab predict {result['dir']} data=POINTS.csv"]
     return "\n".join(lines)
+
+
+def _place_of(result: Mapping[str, Any]) -> str:
+    """The folder whose trace holds the entry of the law."""
+    number = result["law"].get("round")
+    return str(result["dir"]) if number is None else f"{result['dir']}/rounds/{number:02d}"
 
 
 def _made(result: Mapping[str, Any]) -> list[str]:

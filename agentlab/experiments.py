@@ -36,13 +36,13 @@ from agentlab.experiments_stop import Curves
 from agentlab.law import parse
 from agentlab.metrics import digits
 from agentlab.proposers.design import DESIGNS, Outlook, Round, outlook
-from agentlab.run_rows import ROWS, Intake, read_rows, write_rows
+from agentlab.run_rows import ROWS, SAMPLE, Intake, read_rows, write_rows
 from agentlab.selection import fit_options
 from agentlab.selection_box import box_points
 from agentlab.space import Design, Space
 from agentlab.toolbox import Toolbox
 from agentlab.trace import ENDING, Record, Trace, dump, read
-from agentlab.types import AgentlabError, Rows, RunConfig, Task
+from agentlab.types import AgentlabError, BoolArray, Rows, RunConfig, Task
 
 ROUNDS = 4
 """Batches that the experiments are made in: more would learn sooner, fewer need less waiting."""
@@ -160,7 +160,7 @@ async def search(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
     """Search on the rows that there are; the survivors, and the decision as they see it, go on record."""
     loop, number = runtime.context, state["round"]
     if loop.of("round", number):
-        return {}
+        return {"stop": loop.of("round", number)[0].get("stop", "")}
     folder = round_folder(loop.folder, number)
     rows = await _rows(loop, number)
     if not (folder / TRACE).exists():
@@ -173,13 +173,14 @@ async def search(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
     law = next(r for r in found if r["kind"] == "law")
     stopped = next((r["reason"] for r in found if r["kind"] == "stop"), "")
     if law["entry"] is None:
-        loop.append(_round_record(loop, number, rows, found, [], ()))
+        loop.append(_round_record(loop, number, rows, found, [], ()) | {"stop": "no law"})
         return {"stop": "no law"}
     laws = survivors_of(found, loop.task)
     beliefs = beliefs_of(laws, loop.task, rows, loop.design.noise, loop.config.seed)
     question = question_of(loop.task, rows, loop.design)
     seen = outlook(beliefs[0], question) if beliefs and question is not None else None
     told = _round_record(loop, number, rows, found, laws, beliefs)
+    told |= {"stop": stopped} if stopped == "interrupted" else {}
     if seen is not None and question is not None:
         told |= {"decision": {k: digits(v) for k, v in seen.decision.items()}}
         told |= {"regret": digits(wasted(beliefs[0], question, seen))}
@@ -309,8 +310,9 @@ async def design(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
     laws = [Survivor(**law) for law in known["laws"]]
     beliefs = beliefs_of(laws, loop.task, rows, loop.design.noise, loop.config.seed)
     left = loop.config.experiments - len(loop.of("experiment"))
+    space = loop.space.take(_open_places(loop))
     ask = Round(
-        space=loop.space,
+        space=space,
         rows=rows,
         beliefs=beliefs,
         question=question_of(loop.task, rows, loop.design),
@@ -321,16 +323,22 @@ async def design(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
         box=box_points(loop.task, rows),
     )
     picks = DESIGNS[loop.config.design](ask)
+    if not picks:  # a factorial or a ladder that this round cannot pay for: with all that is left, else at random
+        rest = replace(ask, flops=loop.flops - loop.spent)
+        picks = DESIGNS[loop.config.design](rest) or DESIGNS["random"](rest)
     if not picks:
-        return {"stop": "nothing to learn" if loop.space.cost.min() <= ask.flops else "flops"}
+        return {"stop": "flops" if len(space) else "every run was refused"}
     counts = Counter(dump(_unseeded(loop, r["config"])) for r in loop.of("experiment"))
     first = len(loop.of("experiment"))
     asked = []
     for i, pick in enumerate(picks):
-        config = dict(loop.space.configs[pick.place])
-        seed = SEEDS + 100 * loop.config.seed + counts[dump(config)]
-        counts[dump(config)] += 1
-        asked.append(_asked(loop, pick.place, config, seed, number, first + i) | _worth(pick.closes, pick.between))
+        config = dict(space.configs[pick.place])
+        same = dump(_unseeded(loop, config))
+        seed = SEEDS + 100 * loop.config.seed + counts[same]
+        counts[same] += 1
+        asked.append(
+            _asked(loop, space, pick.place, config, seed, number, first + i) | _worth(pick.closes, pick.between)
+        )
     loop.append(*asked)
     return {}
 
@@ -343,14 +351,22 @@ def _worth(closes: float, between: float) -> Record:
     return {} if math.isnan(closes) else {"closes": digits(closes), "between_laws": digits(between)}
 
 
-def _asked(loop: Loop, place: int, config: dict[str, Any], seed: int, number: int, index: int) -> Record:
+def _open_places(loop: Loop) -> BoolArray:
+    """The places (X,) of the space that no run was refused or failed at."""
+    bad = {
+        dump(_unseeded(loop, r["config"])) for r in loop.measured if r["status"] != "ok" and r["reason"] != "stopped"
+    }
+    return np.array([dump(_unseeded(loop, config)) not in bad for config in loop.space.configs])
+
+
+def _asked(loop: Loop, space: Space, place: int, config: dict[str, Any], seed: int, number: int, index: int) -> Record:
     told: Record = {"kind": "experiment", "id": index, "round": number, "tool": loop.design.tool}
-    told |= {"design": loop.config.design, "seed": seed, "flops": float(loop.space.cost[place])}
+    told |= {"design": loop.config.design, "seed": seed, "flops": float(space.cost[place])}
     if loop.design.seed:
         config = config | {loop.design.seed: seed}
-    told |= {"config": config, "columns": {k: float(v[place]) for k, v in loop.space.columns.items()}}
-    if loop.space.lines:
-        told["line"] = {k: float(v[place]) for k, v in loop.space.lines.items()}
+    told |= {"config": config, "columns": {k: float(v[place]) for k, v in space.columns.items()}}
+    if space.lines:
+        told["line"] = {k: float(v[place]) for k, v in space.lines.items()}
     return told
 
 
@@ -451,7 +467,11 @@ async def end(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
     last = loop.of("round")[-1]["round"]
     folder = round_folder(loop.folder, last)
     found = [r for r in read(folder / TRACE) if r["kind"] in ENDING and r["kind"] not in ("stop", "holdout")]
-    (loop.folder / ROWS).write_bytes((folder / ROWS).read_bytes())
+    for name in (ROWS, SAMPLE):
+        if (folder / name).exists():
+            part = loop.folder / f"{name}.part"
+            part.write_bytes((folder / name).read_bytes())
+            part.replace(loop.folder / name)
     law = [r | {"round": last} if r["kind"] == "law" else r for r in found]
     loop.append({"kind": "stop", "reason": state["stop"], "asked": len(loop.of("experiment"))}, *law)
     return {}

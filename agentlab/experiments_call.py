@@ -11,12 +11,18 @@ from agentlab.experiments_stop import Curves
 from agentlab.space import Design
 from agentlab.toolbox import Toolbox
 from agentlab.trace import Record
-from agentlab.types import EvaluationError
+from agentlab.types import BackendError, EvaluationError
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
 """Seconds between two looks at a job: short at first, for runs that are over at once."""
 
 GOING = ("starting", "running")
+
+LATER = ("wait for one", "try again")
+"""Words of refusals that only mean that it is too early."""
+
+TRIES = 60
+"""How often a job is asked for that the server has no room for yet, or that was killed from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +54,21 @@ class Runner:
             BackendError: no server answers; the job goes on, and the same call finds it again.
         """
         config = {**asked["config"], **self.taken}
-        try:
-            whole = {**self.arguments, "config": config, "name": f"x{asked['id']:04d}"}
-            return await self._followed(asked, await self.toolbox.call(self.design.tool, whole), curves)
-        except EvaluationError as error:
-            return _rejected(asked, f"refused: {error}")
+        whole = {**self.arguments, "config": config, "name": f"x{asked['id']:04d}"}
+        for again in range(TRIES):
+            try:
+                told = await self._followed(asked, await self.toolbox.call(self.design.tool, whole), curves)
+            except EvaluationError as error:
+                if again < TRIES - 1 and any(word in str(error) for word in LATER):
+                    await asyncio.sleep(LONGEST_LOOK)
+                    continue
+                return _rejected(asked, f"refused: {error}")
+            if told is not None:
+                return told
+        return _rejected(asked, f"failed: it was killed from outside {TRIES} times")
 
-    async def _followed(self, asked: Record, answer: Mapping[str, Any], curves: Curves | None) -> Record:
-        """The outcome of a job: followed to its end, or to where its curve has answered."""
+    async def _followed(self, asked: Record, answer: Mapping[str, Any], curves: Curves | None) -> Record | None:
+        """The outcome of a job: followed to its end, or to where its curve has answered; None where it was killed."""
         told: Record = {}
         wait = FIRST_LOOK
         while answer.get("state") in GOING:
@@ -70,7 +83,10 @@ class Runner:
             wait = min(1.5 * wait, LONGEST_LOOK)
             answer = await self.toolbox.call(self.design.poll, {"job": answer["job"]})
         # A run that ended between two looks is judged by the same points, so that the trace does not depend on them.
-        early = await self._answered(asked, answer, curves) if answer.get("state") == "done" else None
+        state = answer.get("state")
+        if state == "interrupted":
+            return None
+        early = await self._answered(asked, answer, curves) if state != "cancelled" else None
         if early is not None:
             return early
         if self.design.progress and answer.get("state") == "done":
@@ -100,11 +116,13 @@ class Runner:
         state = answer.get("state")
         if state == "cancelled":
             return _rejected(asked, "stopped", flops)
+        if state == "diverged":
+            return _rejected(asked, "diverged", flops or float(asked["flops"]))
         if state != "done":
             return _rejected(asked, f"failed: {_line(answer.get('message'))}", flops)
         targets = {name: _at(answer, path) for name, path in self.design.targets.items()}
         if any(value is None for value in targets.values()):
-            return _rejected(asked, "diverged: it gave no result", flops or float(asked["flops"]))
+            return _rejected(asked, "no result", flops or float(asked["flops"]))
         told = {"kind": "measured", "id": asked["id"], "status": "ok", "flops": flops or float(asked["flops"])}
         return told | {"targets": targets, "digest": answer.get("digest"), "simulated": bool(answer.get("simulated"))}
 
@@ -137,6 +155,8 @@ async def prepared(design: Design, toolbox: Toolbox) -> dict[str, Any]:
         return {}
     while True:
         answer = await toolbox.call(design.prepare.tool, design.prepare.arguments)
+        if answer.get("state", "done") not in (*GOING, "done"):
+            raise BackendError(f"{design.prepare.tool}: {_line(answer.get('message'))}")
         if answer.get("state", "done") not in GOING:
             return {key: answer[name] for key, name in design.prepare.take.items()}
         await asyncio.sleep(LONGEST_LOOK)

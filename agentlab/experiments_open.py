@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -18,13 +19,14 @@ from agentlab import experiments
 from agentlab.catalog import load_design
 from agentlab.checkpoints import VARIABLE as CHECKPOINTS
 from agentlab.checkpoints import open_saver
+from agentlab.discover_open import proposer_name
 from agentlab.discover_spent import spending
 from agentlab.discover_state import TRACE, Progress
 from agentlab.experiments import SURVIVORS_FILE, Loop
 from agentlab.experiments_call import DearRuns, Runner, prepared
 from agentlab.experiments_rows import RUNS
 from agentlab.files import write_json
-from agentlab.run_rows import read_rows
+from agentlab.run_rows import ROWS, read_rows
 from agentlab.runs_files import CONFIG, seconds_of
 from agentlab.space import Design, read_design, space_of
 from agentlab.tool_spec import ServerSpec
@@ -52,10 +54,19 @@ def check(config: RunConfig, task: Task) -> None:
     budget = config.budget.flops
     if budget is not None and budget < cheapest:
         raise UsageError(f"budget.flops={budget:g}: the cheapest run of {task.name} costs {cheapest:.4g}; give more")
+    if proposer_name(config) == "code":
+        raise UsageError("experiments= designs runs from formulas; leave proposer=code out")
     if task.group is not None:
         raise UsageError(
             f"experiments={config.experiments}: {task.name} has groups, and runs of a group are not designed"
         )
+
+
+def placed(config: RunConfig) -> RunConfig:
+    """The settings with the whole path of a task that is a folder here: a resume, and the tools, may be elsewhere."""
+    told = load_design(config.task) if config.experiments and config.task else None
+    here = told is not None and config.task is not None and told[0] == Path(config.task).resolve()
+    return dataclasses.replace(config, task=str(told[0])) if told is not None and here else config
 
 
 def _design_of(config: RunConfig, task: Task) -> Design:
@@ -97,12 +108,11 @@ async def carry_out(
 
     `searching` carries out the search of a folder that holds rows and settings.
     """
-    task, rows = read_rows(folder, every=True)
-    begun = folder / "rounds" / "00"
-    if (begun / TRACE).exists():
-        rows = read_rows(begun, every=True)[1]  # the folder's own rows are those of the end, once it is there
+    begun = folder / "rounds" / "00"  # the folder's own rows are those of the end, once it is there
+    task, rows = read_rows(begun if (begun / ROWS).exists() else folder, every=True)
     design = read_kept(folder, task)
-    servers = [_server(name, folder) for name in _servers(design)]
+    workers = config.workers or os.cpu_count() or 1
+    servers = [_server(name, folder, workers) for name in _servers(design)]
     with Trace(folder / TRACE) as trace:
         if trace.empty:
             trace.append([first | {"code": code_version()}])
@@ -121,38 +131,25 @@ async def carry_out(
                 runner=runner,
                 search=lambda place, _: _search(place, config, loop, searching),
                 watch=watch,
-                workers=config.workers or os.cpu_count() or 1,
+                workers=workers,
                 records=list(read(folder / TRACE)),
                 before=seconds_of(folder),
             )
             loop.runner = dataclasses.replace(runner, stopped=lambda: loop.interrupted)
-            with _listening(loop):
-                await experiments.run(loop, saver, approver)
+            _listen(loop)
+            await experiments.run(loop, saver, approver)
 
 
-class _listening:  # noqa: N801 - used as a function
-    """While it is entered, Ctrl-C ends the loop after the runs under way are cancelled; twice ends the process."""
+def _listen(loop: Loop) -> None:
+    """From now on Ctrl-C ends the loop after the runs under way are cancelled; twice ends the process."""
+    running = asyncio.get_running_loop()
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+    def stop() -> None:
+        loop.interrupted = True
+        running.remove_signal_handler(signal.SIGINT)
 
-    def __enter__(self) -> None:
-        import asyncio  # noqa: PLC0415
-
-        running = asyncio.get_running_loop()
-
-        def stop() -> None:
-            self._loop.interrupted = True
-            running.remove_signal_handler(signal.SIGINT)
-
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            running.add_signal_handler(signal.SIGINT, stop)
-
-    def __exit__(self, *_: object) -> None:
-        import asyncio  # noqa: PLC0415
-
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        running.add_signal_handler(signal.SIGINT, stop)
 
 
 async def _search(place: Path, config: RunConfig, loop: Loop, searching: Searching) -> None:
@@ -160,8 +157,10 @@ async def _search(place: Path, config: RunConfig, loop: Loop, searching: Searchi
     if not (place / CONFIG).exists():
         share = _share(config, loop)
         write_json(place / CONFIG, dataclasses.asdict(dataclasses.replace(config, experiments=0, budget=share)))
-    with _listening(loop):
-        await searching(place)
+    try:
+        await searching(place)  # which listens for Ctrl-C itself
+    finally:
+        _listen(loop)
 
 
 def _share(config: RunConfig, loop: Loop) -> Budget:
@@ -170,10 +169,16 @@ def _share(config: RunConfig, loop: Loop) -> Budget:
     left = max(rounds - len(loop.of("round")), 1)
     spent = [s for r in loop.of("round") if (s := spending(_trace_of(loop, r))) is not None]
     budget = config.budget
+    seconds = None if budget.seconds is None else max(budget.seconds - loop.seconds, 1.0) / left
+    used = sum(r["counts"]["evaluated"] + sum(r["counts"]["rejected"].values()) for r in loop.of("round"))
     usd = None if budget.usd is None else max(budget.usd - sum(s.usd for s in spent), 0.0) / left
     tokens = None if budget.tokens is None else max(budget.tokens - sum(s.tokens for s in spent), 1) // left
-    candidates = max((budget.candidates or DEFAULT_CANDIDATES) // rounds, 1)
-    return Budget(candidates=candidates, usd=usd, tokens=tokens)
+    candidates = max(((budget.candidates or DEFAULT_CANDIDATES) - used) // left, LEAST)
+    return Budget(candidates=candidates, seconds=seconds, usd=usd, tokens=tokens)
+
+
+LEAST = 4
+"""Candidates of a round where no more are left: the survivors of the round before are judged anew."""
 
 
 def _trace_of(loop: Loop, told: Record) -> list[Record]:
@@ -203,8 +208,10 @@ def _servers(design: Design) -> list[str]:
     return sorted({t.partition(".")[0] for t in tools if t})
 
 
-def _server(name: str, folder: Path) -> ServerSpec:
-    return ServerSpec(name, f"agentlab.tools.{name}", env=(("AGENTLAB_JOBS", str(folder / JOBS)),))
+def _server(name: str, folder: Path, workers: int) -> ServerSpec:
+    """A server whose jobs lie in the run's folder; the loop itself bounds how many there are."""
+    own = (("AGENTLAB_JOBS", str(folder / JOBS)), ("AGENTLAB_MAX_JOBS", str(workers + 4)))
+    return ServerSpec(name, f"agentlab.tools.{name}", env=own)
 
 
 def code_version() -> str:

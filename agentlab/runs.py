@@ -54,6 +54,7 @@ def create(config: RunConfig, intake: Intake) -> Path:
     check(config)  # refuses an address with a password before it could be written down
     experiments_open.check(config, intake.task)
     config = dataclasses.replace(config, proposer=proposer_name(config), window=window_of(config))
+    config = experiments_open.placed(config)
     out = Path(config.out)
     try:
         folder = _claim(out, re.sub(r"[^A-Za-z0-9_.-]+", "-", intake.task.name))

@@ -37,7 +37,8 @@ def result(folder: Path) -> dict[str, Any]:
     entries = [r for r in records if r["kind"] == "entry"]
     rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
     task, _ = read_rows(folder)
-    beside, spent = _beside(records), spending(records)
+    below = [r for path in sorted(folder.glob(f"rounds/*/{TRACE}")) for r in read(path)]
+    beside, spent = _beside(records), spending([*records, *below])
     program = law.get("program", False)
     latex = "" if program else parse(law["formula"], task.names).latex()
     counts: dict[str, Any] = {"evaluated": len(entries) - sum(rejected.values())}
@@ -51,7 +52,7 @@ def result(folder: Path) -> dict[str, Any]:
         verdict += "; its runs were simulated, nothing was trained" if made["simulated"] else ""
     if spent is not None:
         counts["decisions"] = spent.decisions
-        counts["rejected"] = dict(sorted((Counter(rejected) + Counter(spent.rejects)).items()))
+        counts["rejected"] = dict(sorted((Counter(counts["rejected"]) + Counter(spent.rejects)).items()))
         counts |= {} if spent.replies is None else {"replies": spent.replies}
         cost |= {"tokens": spent.tokens, "usd": spent.usd}
         verdict += spent.ended + ("; names and description were hidden from the model" if config.blind else "")
@@ -71,7 +72,8 @@ def result(folder: Path) -> dict[str, Any]:
             "params": law["params"],
             "intervals": law["intervals"],
             "entry": law["entry"],
-        },
+        }
+        | ({"round": law["round"]} if "round" in law else {}),
         "score": {
             "dev": law["dev"],
             "holdout": holdout.get("holdout"),

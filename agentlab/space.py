@@ -98,6 +98,8 @@ class Knob(_Strict):
         if self.integer or self.multiple_of > 1:
             some = np.unique(np.round(some / self.multiple_of) * self.multiple_of)
             some = some[(some >= self.low) & (some <= self.high)]
+        if not len(some):
+            raise SpaceError(f"{where}: no multiple of {self.multiple_of} lies between {self.low:g} and {self.high:g}")
         return [{self.name: _plain(float(v))} for v in some]
 
 
@@ -184,6 +186,8 @@ def read_design(told: Mapping[str, Any], task: Task) -> Design:
     if set(design.targets) != set(task.targets) and not design.derive:
         named = ", ".join(design.targets)
         raise SpaceError(f"{task.name}: design.targets names {named}; write {', '.join(task.targets)}")
+    if design.progress and len(design.targets) > 1:
+        raise SpaceError(f"{task.name}: design.progress tells one value, and there are several targets; leave it out")
     space_of(design, task)
     return design
 
@@ -200,7 +204,10 @@ def space_of(design: Design, task: Task) -> Space:
         raise SpaceError(f"{task.name}: the design space has {count} choices; give fewer levels, {MOST} at most")
     index = list(itertools.product(*(range(len(a)) for a in axes)))
     names = [{k: v for axis, i in zip(axes, row, strict=True) for k, v in axis[i].items()} for row in index]
-    numbers = {k: np.array([float(n[k]) for n in names]) for k, v in names[0].items() if not isinstance(v, str)}
+    words = {k for n in names for k, v in n.items() if isinstance(v, str)}
+    numbers = {k: np.array([float(n[k]) for n in names]) for k in names[0] if k not in words}
+    if not numbers:
+        raise SpaceError(f"{task.name}: no knob of the design space is a number; give one that is")
     for name, text in design.values.items():
         numbers[name] = values_of(text, numbers, f"{task.name}: design.values.{name}")
     cost = values_of(design.cost, numbers, f"{task.name}: design.cost")
@@ -259,7 +266,8 @@ def _configs(
         one: dict[str, Json] = {}
         for key, told in design.config.items():
             if key in filled:
-                one[key] = _plain(float(f"{filled[key][i]:.6g}"))
+                value = float(filled[key][i])
+                one[key] = _plain(value if value.is_integer() else float(f"{value:.6g}"))
             elif isinstance(told, str) and told.startswith("="):
                 one[key] = name[told[1:].strip()]
             else:

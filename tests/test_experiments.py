@@ -165,7 +165,7 @@ def test_the_next_runs_are_planned_with_their_cost_and_what_each_settles(ended: 
     assert all(r.flops == pytest.approx(6 * r.columns["N"] * r.columns["D"]) and 0 < r.closes <= 1 for r in found)
     page = agentlab(ended, "plan", "toy-001", "--flops", "1e22", "--runs", "3")
     assert "what it settles" in page
-    assert page.strip().splitlines()[-1].startswith("next: agentlab discover task=toy experiments=")
+    assert "/toy experiments=" in page.strip().splitlines()[-1]
 
 
 def looped(make: Callable[..., Path], **changed: Any) -> Path:
