@@ -383,7 +383,7 @@ def test_a_dry_run_shows_the_first_prompt_and_what_to_expect_and_sends_nothing(t
         (("proposer=evolve",), "it writes with a model; add model=NAME"),
         (("blind=true",), "blind= is given without a model"),
         (("approve.usd=1",), "approve.usd= is given without a model"),
-        (("sandbox=docker",), "only programs need one"),
+        (("sandbox=docker",), "only programs and experiments need one"),
         (("approve.otherwise=maybe",), "not one of ask, no"),
     ],
 )

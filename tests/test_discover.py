@@ -43,7 +43,9 @@ SMALL = ("budget.candidates=56", "window=16", "seed=3")
 
 
 def agentlab(*given: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    if given[:1] == ("discover",) and not any("workers=" in word or word == "--dry-run" for word in given):
+    if given[:1] == ("discover",) and not any(
+        "workers=" in word or "engine=" in word or word == "--dry-run" for word in given
+    ):
         given = (*given, "workers=1")  # starts soonest; the trace is the same with any number
     done = subprocess.run([str(AGENTLAB), *given], cwd=cwd, capture_output=True, text=True, check=False)
     if check and done.returncode:
