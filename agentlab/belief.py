@@ -82,6 +82,16 @@ class Belief:
             value = np.concatenate(parts)
             return np.log(value) if self.log else value
 
+    def linear(self, law: Law, theta: FloatArray, columns: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """A law's values (n,) in the space of the residuals, and its slopes (n, P) in the parameters."""
+        n = len(next(iter(columns.values())))
+        with np.errstate(all="ignore"):
+            program = law.compile({name: columns[name] for name in law.used})
+            program.n = n
+            value, slope = program.with_jacobian(theta)
+            value, slope = np.broadcast_to(value, (n,)), np.moveaxis(slope, -2, -1)
+            return (np.log(value), slope / value[:, None]) if self.log else (value, slope)
+
     def decisions(self, question: Question) -> list[Choice]:
         """The best configurations under every draw, one Choice a law."""
         return [best(m.law, m.draws, question) for m in self.members]

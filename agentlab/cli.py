@@ -74,10 +74,10 @@ def discover(
 ) -> None:
     """Find a law: task=NAME, or data=FILE.csv target=COL features=A,B."""
     from agentlab.types import RunConfig
-    from agentlab.words import read_words, refuse_unbuilt
+    from agentlab.words import read_words, refuse_unused
 
     config = read_words(words or [], RunConfig)
-    refuse_unbuilt(config)
+    refuse_unused(config)
     from agentlab.table import intake
 
     taken = intake(config)

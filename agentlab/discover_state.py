@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from langgraph.config import get_stream_writer
 
@@ -152,7 +152,18 @@ def gate_of(archive: Archive, rows: int) -> float:
     return math.inf if best is None else best.outcome.mdl + max(20.0, GATE_SHARE * rows)
 
 
-def note_time(search: Search, **what: float) -> None:
+class Timed(Protocol):
+    """A run with a folder, and the seconds that were spent on it."""
+
+    folder: Path
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far, before a resume included."""
+        ...
+
+
+def note_time(search: Timed, **what: float) -> None:
     """Note how far the run is, and when, beside the trace."""
     # Clock times are a convenience: a full disk must not end a run for them.
     with suppress(OSError), (search.folder / TIMING).open("ab") as file:

@@ -15,7 +15,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,17 +26,16 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from agentlab import allocation
-from agentlab.belief import Belief, believe
-from agentlab.discover_state import TIMING, TRACE, Progress
+from agentlab.belief import Belief
+from agentlab.discover_state import TRACE, Progress, note_time
 from agentlab.experiments_call import DearRuns, Runner
+from agentlab.experiments_laws import Survivor, beliefs_of, question_of, survivors_of, wasted
 from agentlab.experiments_rows import rows_after
 from agentlab.experiments_stop import Curves
-from agentlab.law import parse
 from agentlab.metrics import digits
-from agentlab.proposers.design import DESIGNS, Outlook, Round, outlook
+from agentlab.proposers.design import DESIGNS, Round, outlook
 from agentlab.run_rows import ROWS, SAMPLE, Intake, read_rows, write_rows
-from agentlab.selection import fit_options
+from agentlab.runs_result import counts_of
 from agentlab.selection_box import box_points
 from agentlab.space import Design, Space
 from agentlab.toolbox import Toolbox
@@ -50,26 +48,10 @@ ROUNDS = 4
 GROWTH = 2.0
 """Every batch may cost so many times the one before: dear runs come when it is known which are worth it."""
 
-SURVIVORS = 6
-"""Laws that are believed in after a round."""
-
-STARTS = 8
-"""Starts of a survivor's fit, beside the parameters that the search found."""
+SURVIVORS_FILE = "survivors.json"
 
 SETTLED = 1.0
 """A decision counts as settled when it is expected to waste less than so much % of its compute."""
-
-LESS = 0.8
-"""The share of the compute at which the slope of the best value is taken."""
-
-JUDGES = 16
-"""Draws of every law by which a decision is judged."""
-
-MOST_REGRET = 1000.0
-"""A regret above so many % counts as this, so that one draw that went astray does not decide alone."""
-
-PAIRS = 4
-"""(Group, target) pairs whose laws a design looks at."""
 
 SEEDS = 1000
 """Seeds of experiments begin here, so that none repeats a run that was there before."""
@@ -99,13 +81,14 @@ class Loop:
     trace: Trace
     toolbox: Toolbox
     runner: Runner
-    search: Callable[[Path, RunConfig], Awaitable[None]]
+    search: Callable[[Path], Awaitable[None]]
     watch: Callable[[Progress], None]
     workers: int
     records: list[Record] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     before: float = 0.0
     interrupted: bool = False
+    known: dict[int, tuple[Belief, ...]] = field(default_factory=dict)
 
     def of(self, kind: str, number: int | None = None) -> list[Record]:
         """The records of a kind, all or those of a round."""
@@ -131,8 +114,7 @@ class Loop:
     @property
     def flops(self) -> float:
         """FLOPs that the loop may spend: the budget, else so many runs of the usual cost."""
-        usual = float(np_median(self.space))
-        return self.config.budget.flops or self.config.experiments * usual
+        return self.config.budget.flops or self.config.experiments * self.space.usual
 
     @property
     def seconds(self) -> float:
@@ -143,11 +125,6 @@ class Loop:
         """Tell the watcher where the loop stands."""
         done = len(self.of("measured"))
         self.watch(Progress(done, done, None, None, 0, self.seconds, phase=text, notes=notes))
-
-
-def np_median(space: Space) -> float:
-    """The middle cost of a space's runs, in FLOPs."""
-    return float(sorted(space.cost)[len(space) // 2])
 
 
 def _csv_line(asked: Record, told: Record) -> dict[str, Any]:
@@ -168,7 +145,7 @@ async def search(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
         survivors = [law["formula"] for r in loop.of("round", number - 1) for law in r["laws"]]
         (folder / SURVIVORS_FILE).write_bytes(dump(survivors))
     loop.tell(f"round {number + 1}: searching on {len(rows)} rows")
-    await loop.search(folder, loop.config)
+    await loop.search(folder)
     found = list(read(folder / TRACE))
     law = next(r for r in found if r["kind"] == "law")
     stopped = next((r["reason"] for r in found if r["kind"] == "stop"), "")
@@ -176,7 +153,7 @@ async def search(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
         loop.append(_round_record(loop, number, rows, found, [], ()) | {"stop": "no law"})
         return {"stop": "no law"}
     laws = survivors_of(found, loop.task)
-    beliefs = beliefs_of(laws, loop.task, rows, loop.design.noise, loop.config.seed)
+    beliefs = _beliefs(loop, number, laws, rows)
     question = question_of(loop.task, rows, loop.design)
     seen = outlook(beliefs[0], question) if beliefs and question is not None else None
     told = _round_record(loop, number, rows, found, laws, beliefs)
@@ -185,11 +162,8 @@ async def search(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
         told |= {"decision": {k: digits(v) for k, v in seen.decision.items()}}
         told |= {"regret": digits(wasted(beliefs[0], question, seen))}
     loop.append(told)
-    _note(loop, round=number)
+    note_time(loop, round=number)
     return {"stop": "interrupted" if stopped == "interrupted" else ""}
-
-
-SURVIVORS_FILE = "survivors.json"
 
 
 def round_folder(folder: Path, number: int) -> Path:
@@ -206,92 +180,20 @@ async def _rows(loop: Loop, number: int) -> Rows:
     return await rows_after(loop.design, loop.task, loop.base, loop.runs, loop.measured, folder, loop.toolbox)
 
 
-@dataclass(frozen=True)
-class Survivor:
-    """A law that a search ends with: its formula, its description length, and its parameters by group and target."""
-
-    formula: str
-    nats: float
-    params: Mapping[str, Mapping[str, Mapping[str, float]]]
-
-
-def survivors_of(found: Sequence[Record], task: Task) -> list[Survivor]:
-    """The laws that a search ends with, the believed one first, each once."""
-    best = next(r for r in found if r["kind"] == "law")
-    judged = [r for r in found if r["kind"] == "finalist" and r["status"] == "ok" and not r.get("violations")]
-    ranked = sorted(judged, key=lambda r: float(r["objective"]))
-    laws: dict[str, Survivor] = {}
-    for r in [best, *ranked]:
-        law = parse(r["formula"], task.names)
-        if len(laws) < SURVIVORS:
-            laws.setdefault(law.key, Survivor(law.text, float(r["mdl"]), r["params"]))
-    return list(laws.values())
-
-
-def beliefs_of(
-    survivors: Sequence[Survivor], task: Task, rows: Rows, noise: float | None, seed: int
-) -> tuple[Belief, ...]:
-    """What the rows leave open about each (group, target), at most PAIRS; those that no law fits are left out."""
-    options = replace(fit_options(task, STARTS, seed), thorough=False)
-    laws = [parse(s.formula, task.names) for s in survivors]
-    nats = {law.text: s.nats for law, s in zip(laws, survivors, strict=True)}
-    found: list[Belief] = []
-    for group in rows.groups:
-        mine = rows.take(rows.group == group)
-        for target, y in rows.targets.items():
-            one = Rows(mine.columns, {target: y[rows.group == group]}, mine.group, mine.weight, mine.scale, mine.run)
-            warm = {
-                law.text: np.array([s.params[group][target][p] for p in law.params])
-                for law, s in zip(laws, survivors, strict=True)
-                if target in s.params.get(group, {})
-            }
-            with suppress(ValueError):
-                found.append(believe(laws, one, options, noise=noise, seed=seed, warm=warm, nats=nats))
-    return tuple(found[:PAIRS])
-
-
-def question_of(task: Task, rows: Rows, design: Design, flops: float | None = None) -> allocation.Question | None:
-    """The decision that the runs are to settle; None where the law shall predict well instead."""
-    if design.predict:
-        return None
-    found = allocation.asked(task, rows, flops=flops)
-    return found if found.levers else None
-
-
-def wasted(belief: Belief, question: allocation.Question, seen: Outlook) -> float:
-    """The mean over the ensemble of what the decision wastes, in % of its compute; nan where compute has no price.
-
-    What is lost in value is turned into compute by the slope of the best value in log C: exact for small losses, which
-    is where it decides. At most MOST_REGRET for a draw.
-    """
-    if question.cost is None:
-        return float("nan")
-    config = {k: v[seen.chosen] for k, v in seen.config.items()}
-    total = 0.0
-    for member in belief.members:
-        theta = member.draws[:: max(len(member.draws) // JUDGES, 1)]
-        here, less = (
-            question.sign * allocation.best(member.law, theta, question, question.compute * share).value
-            for share in (1.0, LESS)
-        )
-        wide = {k: np.full((len(theta), 1), v) for k, v in config.items()}
-        value = question.sign * allocation.predicted(member.law, theta, wide)[:, 0]
-        with np.errstate(all="ignore"):
-            lost = np.maximum(value - here, 0.0) / np.maximum(less - here, 1e-12) * -math.log(LESS)
-            percent = np.minimum(100.0 * np.expm1(np.where(np.isfinite(lost), lost, np.inf)), MOST_REGRET)
-        total += member.share * float(percent.mean())
-    return total
+def _beliefs(loop: Loop, number: int, laws: Sequence[Survivor], rows: Rows) -> tuple[Belief, ...]:
+    """What a round's laws leave open, made once."""
+    if number not in loop.known:
+        loop.known = {number: beliefs_of(laws, loop.task, rows, loop.design.noise, loop.config.seed)}
+    return loop.known[number]
 
 
 def _round_record(
     loop: Loop, number: int, rows: Rows, found: Sequence[Record], laws: Sequence[Survivor], beliefs: Sequence[Belief]
 ) -> Record:
     law = next(r for r in found if r["kind"] == "law")
-    entries = [r for r in found if r["kind"] == "entry"]
-    rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
     told: Record = {"kind": "round", "round": number, "rows": len(rows), "runs": len(loop.of("measured"))}
     told |= {"flops": loop.spent, "law": law.get("formula", ""), "laws": [asdict(x) for x in laws]}
-    told |= {"counts": {"evaluated": len(entries) - sum(rejected.values()), "rejected": dict(sorted(rejected.items()))}}
+    told |= {"counts": counts_of(found)}
     if beliefs:
         told |= {"noise": digits(beliefs[0].noise), "shares": [digits(m.share) for m in beliefs[0].members]}
     return told
@@ -306,9 +208,8 @@ async def design(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
     if why:
         return {"stop": why}
     rows = read_rows(round_folder(loop.folder, number), every=True)[1]
-    known = loop.of("round", number)[0]
-    laws = [Survivor(**law) for law in known["laws"]]
-    beliefs = beliefs_of(laws, loop.task, rows, loop.design.noise, loop.config.seed)
+    laws = [Survivor(**law) for law in loop.of("round", number)[0]["laws"]]
+    beliefs = _beliefs(loop, number, laws, rows)
     left = loop.config.experiments - len(loop.of("experiment"))
     space = loop.space.take(_open_places(loop))
     ask = Round(
@@ -430,7 +331,7 @@ async def make(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
                 return {"kind": "measured", "id": asked["id"], "status": "rejected", "reason": "stopped", "flops": 0.0}
             began = time.monotonic()
             told = await loop.runner.run(asked, curves)
-            _note(loop, experiment=asked["id"], took=round(time.monotonic() - began, 4))
+            note_time(loop, experiment=asked["id"], took=round(time.monotonic() - began, 4))
             return told
 
     tasks = [asyncio.create_task(one(r)) for r in todo]
@@ -454,11 +355,6 @@ def _told(asked: Record, told: Record) -> str:
     if "stopped" in told:
         found += f", predicted at {told['stopped']:.0%} of the way"
     return f"experiment {asked['id']}: {where}: {found} ({told['flops']:.3g} FLOPs)"
-
-
-def _note(loop: Loop, **what: float) -> None:
-    with suppress(OSError), (loop.folder / TIMING).open("ab") as file:
-        file.write(dump({**what, "seconds": round(loop.seconds, 4)}))
 
 
 async def end(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:

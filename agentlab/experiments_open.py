@@ -129,7 +129,7 @@ async def carry_out(
                 trace=trace,
                 toolbox=toolbox,
                 runner=runner,
-                search=lambda place, _: _search(place, config, loop, searching),
+                search=lambda place: _search(place, config, loop, searching),
                 watch=watch,
                 workers=workers,
                 records=list(read(folder / TRACE)),

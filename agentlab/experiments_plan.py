@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab.catalog import load_design
 from agentlab.discover_state import TRACE
-from agentlab.experiments import Survivor, beliefs_of, np_median, question_of, survivors_of
+from agentlab.experiments_laws import Survivor, beliefs_of, question_of, survivors_of
 from agentlab.experiments_open import DESIGN, read_kept
 from agentlab.metrics import digits
 from agentlab.proposers.design import Round, choose
@@ -58,7 +58,7 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
     if design is None:
         return None
     space = space_of(design, task)
-    most = runs * np_median(space) if spend is None else spend
+    most = runs * space.usual if spend is None else spend
     if most < float(space.cost.min()):
         raise UsageError(f"--spend {most:g}: the cheapest run costs {float(space.cost.min()):.4g} FLOPs; give more")
     config = read_config(folder)

@@ -7,7 +7,6 @@ knows the decision that is asked of it, at a compute a hundred times beyond the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from agentlab.allocation import Lever, Question
 from agentlab.law import Law, parse
-from agentlab.planted import family
+from agentlab.planted import constants_of, family
 from agentlab.planted_records import Family, PlantedError
 from agentlab.space import Space
 from agentlab.types import ALL, FloatArray, IntArray, Rows
@@ -128,7 +127,7 @@ def world(name: str, seed: int) -> World:
         raise PlantedError(f"no world {name!r}; write one of {', '.join(k.name for k in KINDS)}")
     drawn = family(name)
     rng = np.random.default_rng([crc32(name.encode()), seed, 1009])
-    constants = _constants(drawn, rng)
+    constants = constants_of(drawn, rng)
     truth = parse(drawn.formula, drawn.names)
     space, largest = _space(drawn, kind)
     levers = tuple(
@@ -143,13 +142,6 @@ def world(name: str, seed: int) -> World:
 
 def _wide(low: float, high: float, *, grows: bool) -> tuple[float, float]:
     return (low / 10.0, high * REACH) if grows else (low, high)
-
-
-def _constants(kind: Family, rng: np.random.Generator) -> Mapping[str, float]:
-    from agentlab.planted import constants_of  # noqa: PLC0415
-
-    found: Mapping[str, float] = constants_of(kind, rng)
-    return found
 
 
 def _space(drawn: Family, kind: Kind) -> tuple[Space, float]:

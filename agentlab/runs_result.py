@@ -34,15 +34,12 @@ def result(folder: Path) -> dict[str, Any]:
     if law["entry"] is None:
         raise NoLawError(f"{folder.name}: no law fitted the rows within the budget; raise budget.candidates=")
     holdout = next((r for r in records if r["kind"] == "holdout"), {})
-    entries = [r for r in records if r["kind"] == "entry"]
-    rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
     task, _ = read_rows(folder)
     below = [r for path in sorted(folder.glob(f"rounds/*/{TRACE}")) for r in read(path)]
     beside, spent = _beside(records), spending([*records, *below])
     program = law.get("program", False)
     latex = "" if program else parse(law["formula"], task.names).latex()
-    counts: dict[str, Any] = {"evaluated": len(entries) - sum(rejected.values())}
-    counts["rejected"] = dict(sorted(rejected.items()))
+    counts = counts_of(records)
     cost: dict[str, Any] = {"seconds": seconds_of(folder), "usd": 0.0, "flops": 0.0}
     verdict = _verdict(law, holdout, beside)
     if (made := _made(records)) is not None:
@@ -110,6 +107,13 @@ def _searched(records: Sequence[Record]) -> dict[str, Any]:
     told = [r["counts"] for r in records if r["kind"] == "round"]
     rejected: Counter[str] = sum((Counter(t["rejected"]) for t in told), Counter())
     return {"evaluated": sum(t["evaluated"] for t in told), "rejected": dict(sorted(rejected.items()))}
+
+
+def counts_of(records: Sequence[Record]) -> dict[str, Any]:
+    """How many candidates of a trace were kept, and how many rejected, by reason."""
+    entries = [r for r in records if r["kind"] == "entry"]
+    rejected = Counter(r["reason"].split(":")[0] for r in entries if r["status"] == "rejected")
+    return {"evaluated": len(entries) - sum(rejected.values()), "rejected": dict(sorted(rejected.items()))}
 
 
 def _beside(records: Sequence[Record]) -> dict[str, Any]:

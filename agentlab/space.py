@@ -155,6 +155,11 @@ class Space:
     def __len__(self) -> int:
         return len(self.cost)
 
+    @property
+    def usual(self) -> float:
+        """The middle cost of the runs, in FLOPs."""
+        return float(np.sort(self.cost)[len(self) // 2])
+
     def take(self, keep: BoolArray) -> Space:
         """The configurations where `keep` is True."""
         index = np.flatnonzero(keep)

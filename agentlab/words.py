@@ -129,8 +129,8 @@ MOST_REPLICAS = 3
 """Replicas of a training segment (tools/train.py)."""
 
 
-def refuse_unbuilt(config: RunConfig) -> None:
-    """Keys of the contract whose part is not built yet are refused rather than ignored."""
+def refuse_unused(config: RunConfig) -> None:
+    """Keys that nothing would use beside the others are refused rather than ignored."""
     default = RunConfig()
     for key in ("design", "replicas"):
         if getattr(config, key) != getattr(default, key) and not config.experiments:

@@ -26,7 +26,7 @@ from agentlab.engine_address import reach, token
 from agentlab.engine_ray import Spread
 from agentlab.errors import BackendError
 from agentlab.types import RunConfig
-from agentlab.words import UsageError, read_words, refuse_unbuilt
+from agentlab.words import UsageError, read_words, refuse_unused
 
 NOBODY = "127.0.0.1:9"
 SECRET = "sk-that-must-not-travel"  # noqa: S105 - made up
@@ -178,7 +178,7 @@ def test_without_the_package_ray_it_is_said_what_to_install() -> None:
 @pytest.mark.parametrize("words", [["address=1.2.3.4:6379"], ["engine=ray", "workers=2"]])
 def test_words_that_do_not_go_with_the_engine_are_refused(words: list[str]) -> None:
     with pytest.raises(UsageError, match=r"^(address|workers)=[^\n]*engine=ray"):
-        refuse_unbuilt(read_words(words, RunConfig))
+        refuse_unused(read_words(words, RunConfig))
 
 
 def test_a_node_with_other_versions_is_refused_by_name() -> None:

@@ -22,7 +22,7 @@ from agentlab.errors import AgentlabError
 from agentlab.experiments_plan import next_runs
 from agentlab.table import intake
 from agentlab.types import Approve, Budget, RunConfig
-from agentlab.words import read_words, refuse_unbuilt
+from agentlab.words import read_words, refuse_unused
 
 AGENTLAB = [str(Path(sys.executable).with_name("agentlab"))]
 
@@ -282,5 +282,5 @@ def test_a_task_without_a_design_space_says_how_to_write_one(make: Callable[...,
 def asked(place: Path, *words: str) -> None:
     """What `agentlab discover` does before anything is run."""
     config = read_words([*words, f"out={place / 'runs'}"], RunConfig)
-    refuse_unbuilt(config)
+    refuse_unused(config)
     runs.create(config, intake(config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import math
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import trained
-from agentlab.tools import infer
 from conftest import CHECKOUT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcp import Client
+from test_infer import call
 
 from agentlab.catalog import load_task
 from agentlab.fitting import FitOptions, fit_rows
@@ -193,19 +191,6 @@ def test_the_crossover_of_draws_is_an_interval() -> None:
 
 
 # ---- experiments ----
-
-
-def call(tool: str, *, error: bool = False, **arguments: Any) -> Any:
-    """One call of a tool through an MCP client; the text of its refusal when `error`."""
-
-    async def ask() -> Any:
-        async with Client(infer.server) as client:
-            return await client.call_tool(tool, arguments)
-
-    result = asyncio.run(ask())
-    text = result.content[0].text
-    assert result.is_error == error, text
-    return text if error else result.structured_content
 
 
 def test_an_experiment_answers_with_times_cost_and_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,9 +132,7 @@ def d_optimal(ask: Round) -> list[Pick]:
 def sensitivities(belief: Belief, columns: Mapping[str, FloatArray]) -> FloatArray:
     """(n, P): how the best law's prediction moves with each parameter, in standard deviations of the noise."""
     member = belief.best
-    value, slope = member.law.value_and_jacobian(columns, member.fit.params)
-    if belief.log:
-        slope = slope / value[:, None]
+    _, slope = belief.linear(member.law, member.fit.params, columns)
     return np.clip(np.where(np.isfinite(slope), slope, 0.0) / belief.noise, -LARGEST, LARGEST)
 
 

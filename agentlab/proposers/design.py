@@ -177,8 +177,8 @@ def _vectors(
     for member in belief.members:
         theta = member.draws[number * len(member.draws) // LINEARISATIONS if number else 0]
         root = _root(belief, member.law, theta, ask.rows)
-        value, slope = _linear(belief, member.law, theta, ask.space.columns)
-        there, steep = _linear(belief, member.law, theta, points)
+        value, slope = belief.linear(member.law, theta, ask.space.columns)
+        there, steep = belief.linear(member.law, theta, points)
         runs.append(math.sqrt(member.share) * slope @ root)
         targets.append(math.sqrt(member.share) * steep @ root)
         middle_runs.append(value)
@@ -192,22 +192,9 @@ def _vectors(
     return np.concatenate(runs, axis=1), np.concatenate(targets, axis=1), np.array(inside)
 
 
-def _linear(
-    belief: Belief, law: Law, theta: FloatArray, columns: Mapping[str, FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    """What a law predicts (n,) at points, in the space of the residuals, and its slopes in the parameters (n, P)."""
-    n = len(next(iter(columns.values())))
-    with np.errstate(all="ignore"):
-        program = law.compile({name: columns[name] for name in law.used})
-        program.n = n
-        value, slope = program.with_jacobian(theta)
-        value, slope = np.broadcast_to(value, (n,)), np.moveaxis(slope, -2, -1)
-        return (np.log(value), slope / value[:, None]) if belief.log else (value, slope)
-
-
 def _root(belief: Belief, law: Law, theta: FloatArray, rows: Rows) -> FloatArray:
     """(P, P): a square root of the posterior covariance of the parameters at `theta`, by the rows' information."""
-    _, slope = _linear(belief, law, theta, rows.columns)
+    _, slope = belief.linear(law, theta, rows.columns)
     slope = np.where(np.isfinite(slope), slope, 0.0) * np.sqrt(rows.weight)[:, None]
     scale = np.sqrt((slope**2).sum(axis=0))
     scale = np.where(scale > 0, scale, 1.0)
