@@ -222,6 +222,7 @@ async def design(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
         seed=loop.config.seed,
         number=number,
         box=box_points(loop.task, rows),
+        misfit=loop.design.misfit,
     )
     picks = DESIGNS[loop.config.design](ask)
     if not picks:  # a factorial or a ladder that this round cannot pay for: with all that is left, else at random

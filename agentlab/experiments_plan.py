@@ -68,7 +68,7 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
     beliefs = beliefs_of(laws, task, rows, design.noise, config.seed)
     question = question_of(task, rows, design, flops)
     box = box_points(task, rows)
-    picks = choose(Round(space, rows, beliefs, question, most, runs, config.seed, len(rounds), box))
+    picks = choose(Round(space, rows, beliefs, question, most, runs, config.seed, len(rounds), box, design.misfit))
     return [
         NextRun(
             {k: digits(float(v[p.place])) for k, v in space.columns.items()},

@@ -8,6 +8,7 @@ A task's design space is the table [design] of its task.toml:
     cancel = "train.cancel"             optional
     cost = "budget"                     FLOPs of a run, an expression over the knobs and `values`
     noise = 0.01                        optional: relative standard deviation of the target between seeds
+    misfit = 0.2                        optional: relative error that every law may have far from all rows
     seed = "seed"                       optional: key of the config that takes the seed of a repeat
     progress = "train.segments"         optional: tells a run's losses by segment, with
     curve_noise = 0.01                  the noise of the loss between seeds: runs whose curve has answered are stopped
@@ -119,6 +120,7 @@ class Design(_Strict):
     cancel: str = ""
     cost: str
     noise: float | None = Field(default=None, gt=0, lt=1)
+    misfit: float = Field(default=0.0, ge=0, lt=10)
     seed: str = ""
     progress: str = ""
     curve_noise: float | None = Field(default=None, gt=0, lt=1)

@@ -12,6 +12,7 @@ from agentlab.allocation_regret import Yardstick
 from agentlab.belief import Belief, believe
 from agentlab.fitting import FitOptions
 from agentlab.planted_worlds import KINDS, World, world
+from agentlab.proposers._misfit import misfit_vectors
 from agentlab.proposers.design import DESIGNS, Round, choose, outlook
 from agentlab.types import Rows
 
@@ -68,6 +69,20 @@ def test_a_run_that_was_just_chosen_is_worth_less_the_second_time(chinchilla: Wo
     twice = choose(replace(ask(chinchilla, belief, 10.0, 2), space=alone))
     assert [p.place for p in twice] == [few.place] * 2
     assert twice[1].closes < twice[0].closes
+
+
+def test_where_laws_may_be_wrong_dearer_runs_nearer_the_decision_are_worth_more(
+    chinchilla: World, belief: Belief
+) -> None:
+    trusting = ask(chinchilla, belief, chinchilla.largest, 1)
+    cost = chinchilla.space.cost
+    alike = replace(trusting, space=replace(chinchilla.space, cost=np.ones_like(cost)), flops=10.0)
+    wary = replace(alike, misfit=0.5)
+    assert cost[choose(wary)[0].place] == cost.max()
+    near, far = misfit_vectors(0.5, 0.01, wary.rows, chinchilla.space.columns, wary.rows.columns)
+    assert np.all((far**2).sum(axis=1) < 0.02**2)
+    assert np.all((near**2).sum(axis=1) <= 0.5**2 * (1 + 1e-9))
+    assert (near**2).sum(axis=1)[np.argmax(cost)] > 0.4**2
 
 
 def test_what_the_decision_costs_falls_with_the_runs_that_are_designed(chinchilla: World) -> None:

@@ -34,7 +34,8 @@ class Round:
 
     `beliefs` is what the rows seen so far leave open, one for each (group, target), empty before any law could be
     fitted. `question` is the decision that the runs are to settle; None where a law shall predict well all over `box`,
-    points (b,) by feature. The same round, seed and number give the same runs.
+    points (b,) by feature. `misfit` is the standard deviation of what no law can explain far from all rows, in the
+    space of the residuals. The same round, seed and number give the same runs.
     """
 
     space: Space
@@ -46,6 +47,7 @@ class Round:
     seed: int
     number: int
     box: Mapping[str, FloatArray] | None = None
+    misfit: float = 0.0
 
     def chance(self) -> np.random.Generator:
         """The random stream of this round."""

@@ -22,6 +22,7 @@ from agentlab.belief import Belief
 from agentlab.law import Law
 from agentlab.proposers._designing import Pick, Round, best_per_cost
 from agentlab.proposers._designs import BASELINES, random
+from agentlab.proposers._misfit import misfit_vectors
 from agentlab.types import BoolArray, FloatArray, Rows
 
 __all__ = ["DESIGNS", "Outlook", "Pick", "Round", "choose", "outlook"]
@@ -189,6 +190,11 @@ def _vectors(
     for middle, vectors in ((np.stack(middle_runs), runs), (np.stack(middle_targets), targets)):
         vectors.append((np.sqrt(share)[:, None] * (middle - share @ middle)).T)
     inside += [False] * len(share)
+    if ask.misfit > 0:
+        near, far = misfit_vectors(ask.misfit, belief.noise, ask.rows, ask.space.columns, points)
+        runs.append(near)
+        targets.append(far)
+        inside += [True] * near.shape[1]
     return np.concatenate(runs, axis=1), np.concatenate(targets, axis=1), np.array(inside)
 
 
