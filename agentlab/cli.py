@@ -11,8 +11,9 @@ import typer
 from agentlab import __version__
 from agentlab.cli_benches import bench
 from agentlab.cli_envs import envs_app
-from agentlab.cli_export import runs_export
 from agentlab.cli_options import Json, Plain, Words, print_json
+from agentlab.cli_runs import carry_out, runs_app
+from agentlab.cli_tasks import data, tasks
 from agentlab.cli_tools import tools_app
 from agentlab.errors import AgentlabError
 
@@ -27,12 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-runs_app = typer.Typer(help="List, show and resume runs.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
 app.add_typer(tools_app, name="tools")
 app.add_typer(envs_app, name="envs")
-app.command()(bench)
-runs_app.command("export")(runs_export)
 
 
 def main() -> NoReturn:
@@ -88,28 +86,7 @@ def discover(
 
     folder = runs.create(config, taken)
     print("\n".join([f"run {folder}", *taken.notes]), file=sys.stderr)
-    _carry_out(folder, as_json=as_json, plain=plain)
-
-
-def _carry_out(folder: Path, *, as_json: bool, plain: bool, approve: bool | None = None) -> None:
-    from agentlab import runs
-    from agentlab.display import approver, watch
-
-    plain = plain or as_json or not sys.stdout.isatty()
-    with watch(folder, plain=plain) as tell:
-        runs.carry_out(folder, tell, approver(approve))
-    _print_result(folder, as_json=as_json)
-
-
-def _print_result(folder: Path, *, as_json: bool) -> None:
-    from agentlab import runs
-    from agentlab.display import summary
-
-    result = runs.result(folder)
-    if as_json:
-        print_json(result)
-    else:
-        print(summary(result))
+    carry_out(folder, as_json=as_json, plain=plain)
 
 
 def _dry_run(taken: Intake, config: RunConfig, *, as_json: bool) -> None:
@@ -283,129 +260,6 @@ def _goodput(words: list[str], rate: str, *, as_json: bool) -> None:
 
 
 @app.command()
-def tasks(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[show NAME]")] = None, as_json: Json = False
-) -> None:
-    """List the tasks, or show one: agentlab tasks show NAME."""
-    from agentlab.catalog import load_task, task_heads
-    from agentlab.display import task_page
-    from agentlab.words import UsageError
-
-    match words or []:
-        case []:
-            rows = [{"name": t.name, "title": t.title, "data": "here" if t.here else "missing"} for t in task_heads()]
-            if as_json:
-                print_json(rows)
-                return
-            for row in rows:
-                print(f"{row['name']:26s} {row['title']}{'' if row['data'] == 'here' else '   (no data here)'}")
-            if rows:
-                print(f"\nnext: agentlab tasks show {rows[0]['name']}")
-        case ["show", name]:
-            print(task_page(load_task(name), as_json=as_json))
-        case other:
-            raise UsageError(f"agentlab tasks: {' '.join(other)!r} is not `show NAME`")
-
-
-@app.command()
-def data(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[get TASK]")] = None, as_json: Json = False
-) -> None:
-    """List the tasks whose rows are elsewhere, or fetch them: agentlab data get TASK."""
-    from agentlab.catalog import data_folders, task_head, task_heads
-    from agentlab.words import UsageError
-
-    match words or []:
-        case []:
-            rows = [{"task": t.name, "file": t.file, "here": t.here} for t in task_heads() if t.source]
-            if as_json:
-                print_json(rows)
-                return
-            for row in rows:
-                print(f"{row['task']:26s} {row['file']:36s} {'here' if row['here'] else 'missing'}")
-            missing = next((row["task"] for row in rows if not row["here"]), None)
-            print(f"\nnext: agentlab data get {missing}" if missing else "\nnext: agentlab tasks")
-        case ["get", name]:
-            from agentlab.hub import fetch
-
-            head = task_head(name)
-            if head.source is None:
-                raise UsageError(f"agentlab data get: {name} brings its own rows; there is nothing to get")
-            written = fetch(head.source, head.columns, (data_folders()[0] / head.file).parent)
-            if as_json:
-                print_json([str(path) for path in written])
-                return
-            print("\n".join(str(path) for path in written))
-            print(f"\nnext: agentlab discover task={name}")
-        case other:
-            raise UsageError(f"agentlab data: {' '.join(other)!r} is not `get TASK`")
-
-
-@runs_app.callback(invoke_without_command=True)
-def runs_top(ctx: typer.Context) -> None:
-    """List, show and resume runs."""
-    if ctx.invoked_subcommand is None:
-        runs_list()
-
-
-@runs_app.command("list")
-def runs_list(out: str = "runs", as_json: Json = False) -> None:
-    """List the runs of a folder."""
-    from agentlab import runs
-
-    rows = [runs.status(folder) for folder in runs.list_runs(out)]
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        print(f"{row['run']:32s} {row['state']:12s} {row['evaluated']:>6} candidates  {row['formula']}")
-    print(
-        f"\nnext: agentlab runs show {rows[-1]['run']}"
-        if rows
-        else "no runs yet; next: agentlab discover task=moe_leverage"
-    )
-
-
-@runs_app.command("show")
-def runs_show(run: str, out: str = "runs", as_json: Json = False) -> None:
-    """Show what a run found."""
-    from agentlab import runs
-
-    _print_result(runs.find(run, out), as_json=as_json)
-
-
-@runs_app.command("resume")
-def runs_resume(
-    run: str,
-    out: str = "runs",
-    as_json: Json = False,
-    plain: Plain = False,
-    approve: Annotated[
-        bool | None, typer.Option("--approve/--deny", help="Say in advance whether calls above approve.* may be made.")
-    ] = None,
-) -> None:
-    """Continue a run that was stopped or killed; without a model its trace becomes the one it would have been."""
-    from agentlab import runs
-
-    _carry_out(runs.find(run, out), as_json=as_json, plain=plain, approve=approve)
-
-
-@runs_app.command("replay")
-def runs_replay(run: str, out: str = "runs", as_json: Json = False, plain: Plain = False) -> None:
-    """Go through a finished run again without its models; candidates are fitted anew, the trace must be the same."""
-    from agentlab import runs
-    from agentlab.display import watch
-
-    folder = runs.find(run, out)
-    with watch(folder, plain=plain or as_json or not sys.stdout.isatty()) as tell:
-        made = runs.replay(folder, Path(out), tell)
-    if as_json:
-        print_json({"run": made.name, "dir": str(made), "same": True})
-    else:
-        print(f"the same {(made / 'trace.jsonl').stat().st_size:,} bytes: {made}\n\nnext: agentlab runs show {made}")
-
-
-@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has and what agentlab can use of it."""
     from agentlab.doctor import examine, records
@@ -419,3 +273,7 @@ def doctor(as_json: Json = False) -> None:
         if not one.works:
             print(f"    {'':19s} for {one.use}{': ' + one.remedy if one.remedy else ''}")
     print("\nnext: agentlab discover task=moe_leverage")
+
+
+for _verb in (tasks, data, bench):
+    app.command()(_verb)

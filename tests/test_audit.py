@@ -25,7 +25,7 @@ from agentlab.types import Rows, Task, Variable
 
 CHINCHILLA = "E + A/n_params**a + B/tokens**b"
 EPOCH = {"E": 1.8172, "A": 482.01, "a": 0.3478, "B": 2085.43, "b": 0.3658}
-QUICK = Settings(draws=100)
+QUICK = Settings(draws=60)
 
 
 def line(count: int = 60, noise: float = 0.01, seed: int = 0) -> tuple[Task, Rows]:
@@ -54,7 +54,7 @@ def published(folder: Path) -> Path:
 
 
 def card_of(path: Path, law: str, *more: str) -> tuple[Card, Case]:
-    draws = () if any(w.startswith("draws=") for w in more) else ("draws=100",)
+    draws = () if any(w.startswith("draws=") for w in more) else ("draws=60",)
     given = audit_words([str(path), "target=loss", "features=n_params,tokens", *draws, *more], "audit")
     taken = intake(given)
     known = beside(given, taken.task, len(taken.rows))
@@ -230,7 +230,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-GIVEN = ("published.csv", "target=loss", "features=n_params,tokens", "where=lr<2e-3", "draws=100", "--law", CHINCHILLA)
+GIVEN = ("published.csv", "target=loss", "features=n_params,tokens", "where=lr<2e-3", "draws=60", "--law", CHINCHILLA)
 
 
 def test_audit_writes_a_card_with_plots_and_says_what_comes_next(place: Path) -> None:
@@ -248,11 +248,11 @@ def test_audit_writes_a_card_with_plots_and_says_what_comes_next(place: Path) ->
 
 
 def test_a_run_is_audited_in_its_folder_and_planned_from(place: Path) -> None:
-    card = json.loads(agentlab("audit", "published.csv-001", "draws=100", "--json", cwd=place).stdout.splitlines()[-1])
+    card = json.loads(agentlab("audit", "published.csv-001", "draws=60", "--json", cwd=place).stdout.splitlines()[-1])
     found = json.loads(agentlab("runs", "show", "published.csv-001", "--json", cwd=place).stdout)
     assert card["formula"] == found["law"]["formula"]
     assert (place / "runs/published.csv-001/audit.md").is_file()
-    plan = agentlab("plan", "published.csv-001", "draws=100", "--flops", "1e23", "--json", cwd=place)
+    plan = agentlab("plan", "published.csv-001", "draws=60", "--flops", "1e23", "--json", cwd=place)
     answer = json.loads(plan.stdout.splitlines()[-1])
     assert answer["compute"] == 1e23
     assert set(answer["config"]) == {"n_params", "tokens"}

@@ -9,6 +9,7 @@ from test_discover import agentlab, words, write_csv
 from test_selection import planted
 
 from agentlab.law import parse
+from agentlab.trackers import tracked
 
 
 @pytest.fixture(scope="module")
@@ -116,4 +117,35 @@ def test_a_mistake_gets_one_line_and_no_traceback(place: Path, given: tuple[str,
 def test_a_tool_that_refuses_ends_with_code_4(place: Path) -> None:
     done = agentlab("tools", "call", "fit.law", "data=nowhere", "formula=a*N", cwd=place, check=False)
     assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_a_tracker_is_told_is_what_the_trace_says(place: Path) -> None:
+    folder = place / "runs" / "runs.csv-001"
+    told = tracked(folder)
+    found = json.loads(agentlab("runs", "show", "runs.csv-001", "--json", cwd=place).stdout)
+    assert told.figures["holdout.r2"] == found["score"]["holdout"]["r2"]
+    assert told.figures["law.n_params"] == found["law"]["n_params"]
+    assert told.figures["params.all.loss.E"] == found["law"]["params"]["all"]["loss"]["E"]
+    assert told.tags["agentlab.formula"] == found["law"]["formula"]
+    best = [p.value for p in told.curves if p.name == "best.objective"]
+    assert best == sorted(best, reverse=True)
+    assert len(best) >= 2
+    assert told.settings["budget.candidates"] == "16"
+    assert {p.name for p in told.files} == {"config.json", "trace.jsonl", "law.json", "holdout.json"}
+    assert not any(p.suffix == ".npz" for p in told.files)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--mlflow", "http://127.0.0.1:9", "--out", "spans.jsonl"), "--out and --mlflow are two ways"),
+        (("--wandb", "laws", "--mlflow", "http://127.0.0.1:9"), "--mlflow and --wandb are two ways"),
+        (("--mlflow", "file:mlruns"), "give the address of a server"),
+    ],
+)
+def test_an_export_that_cannot_be_is_one_line(place: Path, given: tuple[str, ...], said: str) -> None:
+    done = agentlab("runs", "export", "runs.csv-001", *given, cwd=place, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
     assert done.stderr.count("\n") == 1

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("discover",),
     (
         *("experiments", "leaderboard", "report", "otlp", "replay", "web", "testing", "runs", "display", "doctor"),
-        "predict",
+        *("predict", "trackers"),
     ),
     ("cli",),
 )

@@ -74,6 +74,7 @@ def test_the_wheel_holds_every_file_that_the_program_reads(wheel: Path, source: 
 
 PARTS = {
     "google.protobuf": "protobuf",
+    "mlflow": "mlflow_skinny",
     "langgraph.checkpoint.postgres": "langgraph_checkpoint_postgres",
     "langgraph.checkpoint.sqlite": "langgraph_checkpoint_sqlite",
     "opentelemetry.exporter.otlp.proto.http": "opentelemetry_exporter_otlp_proto_http",
@@ -110,7 +111,7 @@ def test_the_core_installs_what_it_imports_and_nothing_else(checkout: Path) -> N
     extras = project["optional-dependencies"]
     declared = [
         *project["dependencies"],
-        *(text for name in ("otlp", "plot", "postgres", "ray") for text in extras[name]),
+        *(text for name in ("mlflow", "otlp", "plot", "postgres", "ray", "wandb") for text in extras[name]),
     ]
     names = {re.split(r"[>=<\[]", text)[0].replace("-", "_") for text in declared}
     assert names == imported(checkout / "agentlab", checkout / "tools", checkout / "envs")
