@@ -10,11 +10,15 @@ import typer
 
 from agentlab import __version__
 from agentlab.cli_benches import bench
+from agentlab.cli_board import board_app
 from agentlab.cli_envs import envs_app
+from agentlab.cli_mcp import mcp_app
 from agentlab.cli_options import Json, Plain, Words, print_json
+from agentlab.cli_replay import replay, report
 from agentlab.cli_runs import carry_out, runs_app
 from agentlab.cli_tasks import data, tasks
 from agentlab.cli_tools import tools_app
+from agentlab.cli_view import view
 from agentlab.errors import AgentlabError
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ app = typer.Typer(
 app.add_typer(runs_app, name="runs")
 app.add_typer(tools_app, name="tools")
 app.add_typer(envs_app, name="envs")
+app.add_typer(board_app, name="leaderboard")
+app.add_typer(mcp_app, name="mcp")
 
 
 def main() -> NoReturn:
@@ -68,14 +74,25 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
 @app.command()
 def discover(
-    words: Words = None, as_json: Json = False, plain: Plain = False, dry_run: Annotated[bool, typer.Option()] = False
+    words: Words = None,
+    as_json: Json = False,
+    plain: Plain = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and come back at once.")] = False,
+    key: Annotated[str, typer.Option(help="With --detach: the same key again finds the run that it started.")] = "",
 ) -> None:
     """Find a law: task=NAME, or data=FILE.csv target=COL features=A,B."""
+    from agentlab.cli_detach import begin
     from agentlab.types import RunConfig
-    from agentlab.words import read_words, refuse_unused
+    from agentlab.words import UsageError, read_words, refuse_unused
 
+    if key and not detach:
+        raise UsageError("agentlab discover: --key goes with --detach; leave it out, or add --detach")
     config = read_words(words or [], RunConfig)
     refuse_unused(config)
+    if detach and not dry_run:
+        begin(config, key, as_json=as_json)
+        return
     from agentlab.table import intake
 
     taken = intake(config)
@@ -275,5 +292,5 @@ def doctor(as_json: Json = False) -> None:
     print("\nnext: agentlab discover task=moe_leverage")
 
 
-for _verb in (tasks, data, bench):
+for _verb in (report, replay, view, tasks, data, bench):
     app.command()(_verb)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from agentlab.cli_detach import runs_stop
 from agentlab.cli_export import runs_export
 from agentlab.cli_options import Json, Plain, print_json
 
@@ -15,6 +16,7 @@ __all__ = ["carry_out", "runs_app"]
 
 runs_app = typer.Typer(help="List, show and resume runs.", rich_markup_mode=None)
 runs_app.command("export")(runs_export)
+runs_app.command("stop")(runs_stop)
 
 
 def carry_out(folder: Path, *, as_json: bool, plain: bool, approve: bool | None = None) -> None:

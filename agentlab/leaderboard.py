@@ -1,6 +1,8 @@
-"""Scores a run's law on its sealed hold-out, in a process of its own: `python -m agentlab.leaderboard RUN_FOLDER`.
+"""Scores laws on sealed hold-outs, in a process of its own: `python -m agentlab.leaderboard RUN_FOLDER`.
 
-The only reader of hold-outs. A run is scored once; every further look gets the same figures and is counted.
+The only reader of hold-outs. A run is scored once; every further look gets the same figures and is counted. A board
+asks for the sealed rows' features (`features FOLDER`), has them predicted elsewhere, and has the predictions scored
+(`predictions FOLDER`): what predicts never sees a sealed target, and what scores runs no law that was sent.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from agentlab.types import AgentlabError, EvaluationError, FloatArray, Rows, Sco
 
 LAW = "law.json"
 SCORES = "holdout.json"
+FEATURES, PREDICTIONS, REFERENCES = "features.npz", "predictions.npz", "references.json"
 LOOKS = "looks.log"
 STARTS = 48
 SECONDS = 300.0
@@ -85,6 +88,12 @@ def _score(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
         scores["failed"] = FAILED
         predicted = {target: np.full(len(sealed), np.nan) for target in task.targets}
     scores["holdout"] = _figures(pooled_at(sealed, predicted))
+    return scores | _references(task, rows, sealed)
+
+
+def _references(task: Task, rows: Rows, sealed: Rows) -> dict[str, Any]:
+    """The published law on the sealed rows: with its constants, and fitted to the searched rows."""
+    scores: dict[str, Any] = {"reference": None, "reference_refitted": None}
     if task.reference is not None:
         published = parse(task.reference.formula, task.names)
         if set(published.params) <= set(task.reference.params):
@@ -132,17 +141,65 @@ def _count_look(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def sealed_features(folder: Path) -> dict[str, Any]:
+    """Write what is asked of a law at the sealed rows, features and groups, to features.npz; no target is among it.
+
+    Returns how many rows there are, and the digest of the file that they are sealed in.
+    """
+    task, _ = read_rows(folder)
+    sealed = _sealed_rows(folder, task)
+    if sealed is None or task.holdout_file is None:
+        raise EvaluationError(f"{folder}: {task.name} has no sealed rows, so nothing can be scored on it")
+    np.savez(
+        folder / FEATURES, allow_pickle=False, group=sealed.group, **{f"x/{k}": v for k, v in sealed.columns.items()}
+    )
+    return {"rows": len(sealed), "digest": hashlib.sha256(Path(task.holdout_file).read_bytes()).hexdigest()}
+
+
+def score_predictions(folder: Path) -> dict[str, Any]:
+    """The scores of predictions that stand in a folder, a law each: predictions.npz, and task.json with the hold-out.
+
+    Returns "runs" (by name: a Score as a mapping, and "coverage", the share of sealed values within the predicted
+    intervals, None without any), the reference's scores as score_run has them, and "digest" of the hold-out's file.
+    """
+    task, rows = read_rows(folder)
+    sealed = _sealed_rows(folder, task)
+    if sealed is None or task.holdout_file is None:
+        raise EvaluationError(f"{folder}: {task.name} has no sealed rows, so nothing can be scored on it")
+    with np.load(folder / PREDICTIONS, allow_pickle=False) as stored:
+        parts = {name: np.asarray(stored[name], dtype=np.float64) for name in stored.files}
+    names = sorted({name.split("/")[0] for name in parts})
+    runs = {name: _predictions(name, parts, sealed, task) for name in names}
+    known = folder / REFERENCES
+    beside = json.loads(known.read_text()) if known.is_file() else _references(task, rows, sealed)
+    return {"runs": runs, "digest": hashlib.sha256(Path(task.holdout_file).read_bytes()).hexdigest()} | beside
+
+
+def _predictions(name: str, parts: Mapping[str, FloatArray], sealed: Rows, task: Task) -> dict[str, Any]:
+    predicted = {target: parts[f"{name}/{target}"] for target in task.targets}
+    inside: list[float] = []
+    for target, y in sealed.targets.items():
+        ends = [parts.get(f"{name}/{target}/{end}") for end in ("low", "high")]
+        if ends[0] is not None and ends[1] is not None:
+            inside.append(float(np.mean((ends[0] <= y) & (y <= ends[1]))))
+    return _figures(pooled_at(sealed, predicted)) | {"coverage": digits(float(np.mean(inside))) if inside else None}
+
+
 def main(words: list[str]) -> int:
-    """Score the run folder named on the command line and print one JSON line; returns the exit code."""
-    if len(words) != 1:
+    """Do what the command line asks for and print one JSON line; returns the exit code."""
+    asked = {1: score_run, 2: _ASKED.get(words[0])}.get(len(words)) if words else None
+    if asked is None:
         print("agentlab.leaderboard: name one run folder: python -m agentlab.leaderboard RUN_FOLDER", file=sys.stderr)
         return 2
     try:
-        print(json.dumps(score_run(Path(words[0]))))
+        print(json.dumps(asked(Path(words[-1]))))
     except AgentlabError as error:
         print(f"agentlab.leaderboard: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+_ASKED = {"features": sealed_features, "predictions": score_predictions}
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ engine() {
 case "${1:-}" in
   core) install core . ;;
   dev)
-    install dev '.[train,infer,otlp,postgres,ray,dev]'
+    install dev '.[train,infer,notebook,otlp,postgres,ray,dev]'
     cp "$VENV/.agentlab-dev" "$VENV/.agentlab-core"
     ;;
   service) service "$2" "$3" ;;

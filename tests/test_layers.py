@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "checkpoints",
         "archive",
         "program",
+        "detach",
         "tool",
         "toolbox",
         "engine",
@@ -50,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("discover",),
     (
         *("experiments", "leaderboard", "report", "otlp", "replay", "web", "testing", "runs", "display", "doctor"),
-        *("predict", "trackers"),
+        *("predict", "trackers", "estimator", "migrations"),
     ),
     ("cli",),
 )
@@ -63,6 +64,7 @@ PLUGINS_MAY_IMPORT = {
     "selection",
     "allocation",
     "audit",
+    "detach",
     "steps",
     "table",
     "run_rows",

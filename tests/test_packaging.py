@@ -111,7 +111,7 @@ def test_the_core_installs_what_it_imports_and_nothing_else(checkout: Path) -> N
     extras = project["optional-dependencies"]
     declared = [
         *project["dependencies"],
-        *(text for name in ("mlflow", "otlp", "plot", "postgres", "ray", "wandb") for text in extras[name]),
+        *(text for name in ("mlflow", "notebook", "otlp", "plot", "postgres", "ray", "wandb") for text in extras[name]),
     ]
     names = {re.split(r"[>=<\[]", text)[0].replace("-", "_") for text in declared}
     assert names == imported(checkout / "agentlab", checkout / "tools", checkout / "envs")

@@ -1,0 +1,1 @@
+"""How the leaderboard's tables came to be, step by step, as Alembic runs it."""

@@ -1,0 +1,82 @@
+"""Training runs for the lab's callers: one job by the server `train`, under a cap of FLOPs that is checked before."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
+from agentlab.tools._lab_places import run_folder, task_name
+from agentlab.tools._lab_records import RunState, Submitted, cut
+from agentlab.tools._train_records import Truth, run_of
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import JsonValue
+
+KIND = "train"
+
+
+def task_of(run: str | None, task: str | None) -> str | None:
+    """The task that a training run is for, whose sealed budgets are refused. Raises ToolError where there is none."""
+    if task is not None:
+        found: str = task_name(task)
+        return found
+    if run is None:
+        return None
+    named = json.loads((run_folder(run) / "config.json").read_text(encoding="utf-8"))["task"]
+    return None if named is None else str(named)
+
+
+async def submit(
+    config: dict[str, JsonValue],
+    max_flops: float,
+    backend: str,
+    task: str | None,
+    truth: Truth | None,
+    name: str | None,
+) -> Submitted:
+    """Start a job that costs at most `max_flops`; the same config again is the same job.
+
+    Raises:
+        ToolError: it costs more, its cost cannot be told, its budget is sealed, or the backend refuses it.
+    """
+    from agentlab.tools import train  # noqa: PLC0415 -- half a second that other tools need not wait for
+
+    cost = (await train.estimate(config, backend=backend, truth=truth)).flops
+    if cost is None:
+        raise ToolError(f"backend {backend} does not tell what this costs; give its template a line `flops`")
+    if cost > max_flops:
+        raise ToolError(
+            f"it costs {cost:.4g} FLOPs, above max_flops={max_flops:g}; raise that, or write a smaller config"
+        )
+    started = await train.start(config, name=name, task=task, backend=backend, truth=truth)
+    note = "simulated: nothing is trained, the loss is of a planted law" if started.simulated else ""
+    return Submitted(
+        job=started.job, state=started.state, flops=cost, max_flops=max_flops, simulated=started.simulated, note=note
+    )
+
+
+def job_of(job: str) -> Job | None:
+    """The training job of that id, None where there is none."""
+    store = Store(jobs_folder())
+    if not re.fullmatch(NAME, job):
+        return None
+    return store.find(job, KIND) if (store.root / job / "config.json").is_file() else None
+
+
+def cancel(job: Job) -> None:
+    """Stop a job; the same config resumes it."""
+    Store(jobs_folder()).cancel(job.id)
+
+
+def state_of(job: Job) -> RunState:
+    """A training job as run_get tells it."""
+    told = run_of(job)
+    state: Any = {"done": "done", "diverged": "done", "cancelled": "stopped", "interrupted": "failed"}.get(
+        told.state, told.state
+    )
+    note = "simulated: nothing was trained, the loss is of a planted law" if told.simulated else told.message
+    return RunState(
+        run=told.job, state=state, simulated=told.simulated, note=note,
+        job=cut(told.model_dump(mode="json", exclude={"folder"})),
+    )  # fmt: skip
