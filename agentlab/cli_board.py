@@ -80,7 +80,7 @@ def leaderboard_verify(
     from agentlab.leaderboard_verify import verify
     from agentlab.leaderboard_work import Worker
 
-    with _opened(board) as opened, Worker(seconds) as worker:
+    with _opened(board) as opened, Worker(seconds, opened.home / "worker.log") as worker:
         names = ids or [r.id for r in opened.rows() if r.level in ("received", "refitted", "scored")]
         found = [verify(opened, one, worker) for one in names]
     if as_json:

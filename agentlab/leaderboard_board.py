@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from agentlab.leaderboard_records import LEVELS, MOST_BYTES, RefusedError, Submission, read_submission
+from agentlab.leaderboard_records import LEVELS, MOST_BYTES, RefusedError, Submission, read_submission, shown
 from agentlab.leaderboard_store import (
     home_of,
     incidents,
@@ -227,9 +227,10 @@ def method_of(one: Submission) -> str:
     """The method in a few words: who proposes, with which model, and how many candidates."""
     config = one.runs[0].config
     words = [str(config.get("proposer") or "mutate"), *([str(config["model"])] if config.get("model") else [])]
+    words = [shown(word) for word in words]
     budget = config.get("budget")
     if isinstance(budget, dict) and budget.get("candidates"):
-        words.append(f"{budget['candidates']} candidates")
+        words.append(f"{shown(str(budget['candidates']))} candidates")
     return ", ".join(words)[:200]
 
 

@@ -28,7 +28,7 @@ from agentlab.leaderboard_tasks import PLANTED
 from agentlab.metrics import digits
 from agentlab.program import Split, named, predict_rows, predict_splits, programs
 from agentlab.program_checks import check_fit
-from agentlab.program_text import ProgramError
+from agentlab.program_text import ProgramError, complexity
 from agentlab.selection import fit_options, problem, rounded
 from agentlab.types import FloatArray, GroupParams, Rows, Task
 
@@ -202,6 +202,6 @@ async def judge_program(told: Mapping[str, Any], task: Task, rows: Rows, points:
             raise RefusedError("program", str(error)) from None
     _check_finite(predicted)
     count = max(len(v) for v in found.params.values())
-    figures = {"n_params": count, "complexity": told.get("complexity"), "latex": "", "key": told["key"],
+    figures = {"n_params": count, "complexity": complexity(text), "latex": "", "key": told["key"],
                "identifiable": None, "regret": None}  # fmt: skip
     return Judged(params, predicted, {}, {}, figures)

@@ -11,6 +11,7 @@ from typing import Any
 
 from agentlab.errors import nearest
 from agentlab.leaderboard_board import Row
+from agentlab.leaderboard_records import shown
 from agentlab.trace import dump
 from agentlab.words import UsageError
 
@@ -35,7 +36,7 @@ def _named(value: object) -> str:
 
 COLUMNS: Cells = {
     "id": lambda r: r["id"][:SHORT],
-    "law": lambda r: " ".join(r["law"].split())[:48],
+    "law": lambda r: shown(r["law"])[:48],
     "hold-out error": _error,
     "minus reference": lambda r: _percent(r["difference"]),
     "covered": lambda r: _percent(r["coverage"]),

@@ -47,9 +47,14 @@ class RefusedError(AgentlabError):
     """A submission that is not taken, or is rejected: `reason` is a short fixed phrase, `found` what was found."""
 
     def __init__(self, reason: str, found: str = "") -> None:
-        super().__init__(f"{reason}: {found}" if found else reason)
         self.reason = reason
-        self.found = found
+        self.found = shown(found)
+        super().__init__(f"{reason}: {self.found}" if found else reason)
+
+
+def shown(text: str) -> str:
+    """Text of somebody else's on one line, without anything that a terminal or a database would stumble over."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 class _Part(BaseModel):
@@ -150,12 +155,25 @@ def files_of(runs: Sequence[Run], law: Told) -> dict[str, str]:
 
 def _check_parts(one: Submission) -> None:
     seeds = [run.seed for run in one.runs]
+    if any(type(seed) is not int for seed in seeds):
+        raise RefusedError("not of the form", "a run's settings name no seed; a seed is a whole number")
+    for text in (one.note, one.law.formula, one.law.key, *(run.trace for run in one.runs)):
+        if not _is_text(text):
+            raise RefusedError("not of the form", "it holds characters that are no text; send UTF-8 without NUL")
     if len(set(one.declared)) != len(one.declared):
         raise RefusedError("not of the form", "a seed is declared twice; declare each once")
-    if len({repr(seed) for seed in seeds}) != len(seeds) or not all(seed in one.declared for seed in seeds):
+    if len(set(seeds)) != len(seeds) or not all(seed in one.declared for seed in seeds):
         raise RefusedError("not of the form", f"runs of the seeds {seeds}, declared {one.declared}; send one a seed")
     if one.manifest.files != files_of(one.runs, one.law):
         raise RefusedError("digest", "the manifest's digests are not those of the parts; pack the runs again")
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written to a file and to a database: no NUL, no halves of characters."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def config_of(run: Run) -> RunConfig:

@@ -131,8 +131,16 @@ def _check_params(params: object, names: set[str], task: Task) -> None:
             if not isinstance(named, dict) or set(named) != names:
                 raise RefusedError("wrong numbers", "the law's parameters are not those of its formula")
             for value in named.values():
-                if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                if not is_finite(value):
                     raise RefusedError("not finite", f"a parameter of the law is {str(value)[:40]!r}")
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold, and no nan."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def claimed(records: Sequence[Record]) -> float | None:
@@ -140,5 +148,5 @@ def claimed(records: Sequence[Record]) -> float | None:
     found = next((r for r in records if r["kind"] == "holdout"), {}).get("holdout")
     try:
         return None if found is None else number(found["are"])
-    except (KeyError, TypeError, ValueError, TraceError):
+    except (KeyError, TypeError, ValueError, OverflowError, TraceError):
         return math.nan

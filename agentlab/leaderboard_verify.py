@@ -19,7 +19,7 @@ from agentlab.leaderboard_board import Board, Row
 from agentlab.leaderboard_records import LEVELS, RefusedError, Submission, agreed
 from agentlab.leaderboard_sealed import Sealed, open_sealed, scored
 from agentlab.leaderboard_tasks import Known, task_of
-from agentlab.leaderboard_trace import checked_run, claimed
+from agentlab.leaderboard_trace import checked_run, claimed, is_finite
 from agentlab.leaderboard_work import CONFIG, FEATURES, LAW, PARTS, TRACE, Worker
 from agentlab.metrics import digits
 from agentlab.trace import Record, number
@@ -137,7 +137,7 @@ def _opened(board: Board, row: Row, place: Path) -> _Case:
         told = laws[seed]
         write_json(folder / LAW, {
             "formula": told["formula"], "program": bool(told.get("program", False)), "params": told["params"],
-            "key": told["key"], "complexity": told.get("complexity"),
+            "key": told["key"],
         })  # fmt: skip
     return case
 
@@ -213,8 +213,7 @@ def _cost(case: _Case) -> dict[str, float]:
 
 
 def _amount(value: object) -> float:
-    known = isinstance(value, int | float) and math.isfinite(value) and value >= 0
-    return float(value) if known and isinstance(value, int | float) else 0.0
+    return max(float(value), 0.0) if isinstance(value, int | float) and is_finite(value) else 0.0
 
 
 def _rerun(case: _Case, worker: Worker) -> str:

@@ -34,6 +34,9 @@ from agentlab.words import UsageError
 CONFIG, LAW, TRACE, FEATURES = "config.json", "law.json", "trace.jsonl", "features.npz"
 PARTS = "parts.npz"
 
+NOWHERE = "http://127.0.0.1:9/v1"
+"""An address at which no model answers."""
+
 SECONDS = 3600.0
 """What one law or run may take to be judged or run again."""
 
@@ -41,8 +44,10 @@ SECONDS = 3600.0
 class Worker:
     """The process, started when it is first asked; one that hangs is killed, and the next question starts another."""
 
-    def __init__(self, seconds: float = SECONDS) -> None:
+    def __init__(self, seconds: float = SECONDS, log: Path = Path(os.devnull)) -> None:
+        """`seconds` is what one question may take; what else the process says goes to the file `log`."""
         self._seconds = seconds
+        self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -81,12 +86,14 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "agentlab.leaderboard_work"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-            )
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "agentlab.leaderboard_work"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                )
         return self._process
 
     def _end(self) -> None:
@@ -136,7 +143,7 @@ def rerun(folder: Path) -> dict[str, Any]:
     from agentlab import runs  # noqa: PLC0415 - heavy, and not every submission comes so far
     from agentlab.trace import TraceError  # noqa: PLC0415
 
-    config = dataclasses.replace(_config(folder), out=str(folder / "runs"), workers=1, engine="local", address=None)
+    config = _alone(_config(folder), folder / "runs")
     shutil.rmtree(folder / "runs", ignore_errors=True)
     made = runs.create(config, intake_of(config))
     shutil.copy(folder / TRACE, made / TRACE)
@@ -152,7 +159,7 @@ def twin(folder: Path, *, seed: int) -> dict[str, Any]:
     from agentlab import runs  # noqa: PLC0415
     from agentlab.leaderboard_checks import twin_of  # noqa: PLC0415
 
-    config = dataclasses.replace(_config(folder), out=str(folder / "twin"), workers=1, engine="local", address=None)
+    config = _alone(_config(folder), folder / "twin")
     taken = intake_of(config)
     made = twin_of(taken.task, taken.rows, seed)
     if made is None:
@@ -162,6 +169,13 @@ def twin(folder: Path, *, seed: int) -> dict[str, Any]:
     runs.carry_out(run, _unwatched)
     found = runs.result(run)
     return {"r2": found["score"]["dev"]["r2"], "formula": found["law"]["formula"]}
+
+
+def _alone(config: RunConfig, out: Path) -> RunConfig:
+    """The settings, for one process of this machine that reaches nobody: whatever they name, no model is asked."""
+    nowhere = NOWHERE if config.model else None
+    alone = dataclasses.replace(config, out=str(out), workers=1, engine="local", address=None)
+    return dataclasses.replace(alone, base_url=nowhere, model_seconds=5.0)
 
 
 def _unwatched(_progress: object) -> None:

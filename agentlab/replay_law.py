@@ -17,7 +17,7 @@ from agentlab.fitting import FitOptions, GroupFit, bootstrap, fit_rows
 from agentlab.fitting_bootstrap import bootstrap_draws
 from agentlab.law import Law, parse
 from agentlab.metrics import digits, residuals
-from agentlab.replay_points import Points, columns_of, group_of, in_the_form_of, rows_of
+from agentlab.replay_points import Points, in_the_form_of, points_of, rows_of
 from agentlab.run_rows import read_rows
 from agentlab.types import EvaluationError, FloatArray, GroupParams, Outcome, Rows, RunConfig, Score, StrArray, Task
 from agentlab.words import UsageError
@@ -138,9 +138,8 @@ class FoundLaw:
         task = self.ground.task
         if target is not None and target not in task.targets:
             raise UsageError(f"target={target!r}: no target of {task.name}; there is: {', '.join(task.targets)}")
-        columns = columns_of(points, task.names)
-        n = len(next(iter(columns.values())))
-        group = group_of(points, task, n, tuple(self.params))
+        columns, group = points_of(points, task, tuple(self.params))
+        n = len(group)
         wanted = task.targets if target is None else (target,)
         if self.program:
             if ci is not None:

@@ -28,8 +28,8 @@ NEEDED = ("nbformat", "nbclient", "ipykernel")
 def write(run: Run, out: Path, asked: Asked, *, html: bool = True, under: Sequence[str] = ()) -> list[Path]:
     """Execute the replay notebook of a run and write it below `out`; the files written.
 
-    `asked.run` is left empty: the notebook names the run by its path from `out`. `under` is a command that the kernel is
-    started under, such as one that takes its network away.
+    `asked.run` is left empty: the notebook names the run by its path from `out`. `under` is a command that the kernel
+    is started under, such as one that takes its network away.
 
     Raises:
         BackendError: the extra `notebook` is not installed.

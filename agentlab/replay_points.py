@@ -35,24 +35,36 @@ def columns_of(points: Points, names: tuple[str, ...]) -> dict[str, FloatArray]:
                 f"points: column {name!r} holds no number in row {bad[0]}; write one, or leave the row out"
             )
         found[name] = values
-    sizes = {len(values) for values in found.values()} - {1}
+    return _of_one_length(found)
+
+
+def _of_one_length(columns: Mapping[str, FloatArray], least: int = 1) -> dict[str, FloatArray]:
+    """The columns, single numbers repeated. Raises UsageError where several lengths are left."""
+    sizes = {n for values in columns.values() if (n := len(values)) != 1} | ({least} - {1})
     if len(sizes) > 1:
         raise UsageError("points: the columns differ in length; give as many values for every column")
-    n = max((len(values) for values in found.values()), default=0)
-    return {name: np.broadcast_to(values, n).copy() if sizes else values for name, values in found.items()}
+    n = next(iter(sizes), 1)
+    return {name: values if len(values) == n else np.full(n, values[0]) for name, values in columns.items()}
 
 
-def group_of(points: Points, task: Task, n: int, known: tuple[str, ...]) -> StrArray:
-    """The group (n,) of every point. Raises UsageError where it is missing, or is none of those `known`."""
+def points_of(points: Points, task: Task, known: tuple[str, ...]) -> tuple[dict[str, FloatArray], StrArray]:
+    """The features (n,) by name, and the group (n,) of every point.
+
+    Raises:
+        UsageError: as columns_of; or the group is missing, or none of those `known`.
+    """
+    columns = columns_of(points, task.names)
+    n = len(next(iter(columns.values())))
     if task.group is None:
-        return np.full(n, ALL)
+        return columns, np.full(n, ALL)
     if task.group not in points:
         raise UsageError(f"points: no column {task.group!r}, which says the group; there is: {', '.join(known[:6])}")
-    labels = np.broadcast_to(np.asarray(points[task.group]).astype(np.str_), n)
+    labels = np.atleast_1d(np.asarray(points[task.group]).astype(np.str_))
+    columns = _of_one_length(columns, len(labels))
     for label in np.unique(labels):
         if str(label) not in known:
             raise UsageError(f"points: group {str(label)!r} was not in the run; {nearest(str(label), list(known))}")
-    return labels
+    return columns, np.broadcast_to(labels, len(next(iter(columns.values()))))
 
 
 def rows_of(points: Points, task: Task) -> Rows:

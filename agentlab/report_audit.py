@@ -141,7 +141,7 @@ def extrapolation(card: Card) -> list[Block]:
         Heading(["Others on the same hidden rows"], 3),
         Grid(["predicts the top quarter by scale", "mean relative error", "R²", "note"], rivals),
         Heading(["The decision by how much is fitted"], 3),
-        Para(["The decision: ", Sourced(card["question"], "a:question"), "."]),
+        Para(["The decision: ", Sourced(card["question"], "a:question")]),
         Grid(["lowest rows by scale", "rows", "error inside", "error beyond", "decision", "regret"], cuts),
     ]
 

@@ -23,6 +23,8 @@ from agentlab.report_parts import (
 )
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
+SHORT = 24
+"""Characters of a figure that stays on one line; more are a sentence."""
 
 
 def markdown(blocks: Sequence[Block]) -> str:
@@ -63,7 +65,7 @@ def _grid(grid: Grid) -> str:
 
 
 def _cell(part: Part, ref: str) -> str:
-    text = part.text if isinstance(part, Sourced) and part.ref == ref else _part(part)
+    text = _escaped(part.text) if isinstance(part, Sourced) and part.ref == ref else _part(part)
     return text.replace("|", "\\|")
 
 
@@ -74,7 +76,8 @@ def _inline(parts: Parts) -> str:
 def _part(part: Part) -> str:
     """A figure and its reference stay on one line."""
     if isinstance(part, Sourced):
-        return f"{_escaped(part.text)}{NO_BREAK}[{part.ref}]"
+        text = _escaped(part.text)
+        return f"{text if len(text) > SHORT else text.replace(' ', NO_BREAK)}{NO_BREAK}[{part.ref}]"
     return _code(part.text) if isinstance(part, Code) else _escaped(part)
 
 

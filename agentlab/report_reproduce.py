@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agentlab import __version__
 from agentlab.replay import Run
-from agentlab.report_parts import Block, Heading, Para, Pre
+from agentlab.report_parts import Block, Code, Heading, Para, Pre
 from agentlab.types import RunConfig
 
 PACKAGES = ("numpy", "scipy", "sympy", "langgraph", "mcp", "openai")
@@ -34,7 +34,7 @@ def reproduce(run: Run) -> list[Block]:
         Pre("\n".join(lines if not run.law.program else lines[:2])),
         Heading(["Versions that wrote this report"], 3),
         Pre("\n".join([f"agentlab {__version__}", f"Python {platform.python_version()}", *_versions()])),
-        Heading(["Digests (SHA-256)"], 3),
+        Heading(["Digests, ", Code("SHA-256")], 3),
         Pre("\n".join(_digests(run))),
     ]
 

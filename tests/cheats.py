@@ -346,6 +346,25 @@ def one_run_is_sent_as_two_seeds() -> bytes:
 
 
 @cheat("not of the form", "door")
+def a_seed_is_true_and_so_is_one() -> bytes:
+    told = packed(1)
+    told["runs"][0]["config"]["seed"] = True
+    return sealed(told)
+
+
+@cheat("not finite")
+def a_parameter_is_larger_than_any_float() -> bytes:
+    return tampered(lambda records: of_kind(records, "law")["params"][ALL]["loss"].update(E=10**400))
+
+
+@cheat("not of the form", "door")
+def a_trace_holds_half_a_character() -> bytes:
+    told = packed(0)
+    told["runs"][0]["trace"] = told["runs"][0]["trace"].replace("mutate", "mut\ud800te")
+    return sealed(told)
+
+
+@cheat("not of the form", "door")
 def a_run_is_sent_that_was_not_declared() -> bytes:
     return sealed(packed(0) | {"declared": [1]})
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from agentlab.tools import _lab_calls, lab
 from agentlab.tools._lab_asking import calls
-from agentlab.tools._lab_records import LONGEST
+from agentlab.tools._lab_short import LONGEST
 from lab_session import ROWS, TRUE, Session, ask, environment_of, session, write_sweep
 from mcp import Client, MCPError
 
@@ -128,7 +128,15 @@ def test_no_path_leads_to_a_hold_out_or_out_of_the_roots(root: Path, sealed: Pat
     npz = f"runs/{sealed.name}/holdout.npz"
     paths = [
         *(npz, f"./runs/../{npz}", str(root / npz), "holdout.csv", "innocent.csv", "link.csv", "out.csv"),
-        *("folder/rows.csv", str(outside), f"../{outside.parent.name}/rows.csv", "/etc/passwd", "sweep.csv\0", "~root"),
+        *(
+            "folder/rows.csv",
+            str(outside),
+            f"../{outside.parent.name}/rows.csv",
+            "/etc/passwd",
+            "sweep.csv\0",
+            "~root",
+            "x" * 300,
+        ),
     ]
 
     async def work(client: Client) -> list[object]:
@@ -149,6 +157,8 @@ def test_no_path_leads_to_a_hold_out_or_out_of_the_roots(root: Path, sealed: Pat
     said = use(work)
     assert len(said) == 4 * len(paths) + 14
     assert all(isinstance(one, str) for one in said), [one for one in said if not isinstance(one, str)]
+    bad = [one for one in said if ": " not in one or "\n" in one]  # a crash has no reason, a traceback many lines
+    assert not bad
 
 
 def test_no_resource_leads_out_of_a_runs_folder(sealed: Path) -> None:
@@ -195,6 +205,8 @@ def test_rows_may_come_as_text_and_are_the_same_rows(root: Path) -> None:
         ("law_predict", {"run": "nothing", "points": {"N": [1.0]}}, "no run nothing"),
         ("discover_start", {"rows": ROWS, "search": {"proposer": "evolve", "max_usd": 1}}, "agentlab mcp --model"),
         ("discover_start", {"rows": {"task": "moe_leverage"}, "search": {"experiments": 4}}, "max_flops="),
+        ("discover_start", {"rows": ROWS | {"scale": "N\0"}}, "send shorter, plain texts"),
+        ("discover_start", {"rows": ROWS | {"scale": "N" * 200_000}}, "send shorter, plain texts"),
         ("run_stop", {"run": "nothing"}, "no run nothing"),
         ("train_submit", {"config": {"n": 1}, "max_flops": 1e9, "backend": "simulator"}, "truth"),
     ],

@@ -181,9 +181,9 @@ def test_runs_are_compared_by_law_rows_errors_and_cost(plain: Run, grouped: Run)
 
 
 def test_a_value_that_was_changed_by_a_millionth_does_not_hold(plain: Run) -> None:
-    records = [r | ({"gain": r["gain"] * (1 + 1e-6)} if r["kind"] == "luck" else {}) for r in plain.records]
+    records = [r | ({"law_gain": r["law_gain"] * (1 + 1e-6)} if r["kind"] == "luck" else {}) for r in plain.records]
     wrong = [c for c in recompute(Run(plain.folder, tuple(records)), entries=1) if not c.holds]
-    assert [(c.name, records[c.line - 1]["kind"]) for c in wrong] == [("luck gain", "luck")]
+    assert [(c.name, records[c.line - 1]["kind"]) for c in wrong] == [("luck law_gain", "luck")]
     assert wrong[0].difference == pytest.approx(1e-6, rel=1e-3)
 
 

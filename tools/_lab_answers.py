@@ -7,20 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.tools._lab_pages import plots_of
-from agentlab.tools._lab_records import (
-    LONGEST,
-    Audit,
-    Board,
-    Comparison,
-    Detail,
-    Estimate,
-    FeatureAbout,
-    Predictions,
-    TaskAbout,
-    bounded,
-    cut,
-    length,
-)
+from agentlab.tools._lab_records import Audit, Board, Comparison, Detail, Estimate, FeatureAbout, Predictions, TaskAbout
+from agentlab.tools._lab_short import LONGEST, bounded, cut, length
 from mcp.server.mcpserver.exceptions import ToolError
 
 from agentlab.types import Task

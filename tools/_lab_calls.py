@@ -162,14 +162,19 @@ class Calls:
         if not self._closes:
             self._closes = True
             atexit.register(self.close)
-        with tempfile.TemporaryFile() as given:
-            given.write(json.dumps(told).encode())
-            given.seek(0)
-            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 -- closed when they are read
-            process = subprocess.Popen(
-                [sys.executable, *argv], stdin=given, stdout=out, stderr=err, env=variables(keys=keys),
-                start_new_session=True,
-            )  # fmt: skip
+        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 -- closed when they are read
+        try:
+            with tempfile.TemporaryFile() as given:
+                given.write(json.dumps(told).encode())
+                given.seek(0)
+                process = subprocess.Popen(
+                    [sys.executable, *argv], stdin=given, stdout=out, stderr=err, env=variables(keys=keys),
+                    start_new_session=True,
+                )  # fmt: skip
+        except (OSError, ValueError) as error:  # a NUL in a word, or more words than the system takes
+            out.close()
+            err.close()
+            raise ToolError(f"the command cannot be started ({error}); send shorter, plain texts") from error
         self._under[request] = one = _Under(process, out, err, time.monotonic())
         return one
 

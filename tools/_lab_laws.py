@@ -13,18 +13,8 @@ from agentlab.tools import _lab_answers
 from agentlab.tools._lab_asking import SLOW, ask, compute, off, runs
 from agentlab.tools._lab_calls import CLI
 from agentlab.tools._lab_places import CARDS, run_folder, runs_folder, table
-from agentlab.tools._lab_records import (
-    Allocation,
-    Audit,
-    Comparison,
-    Detail,
-    Fit,
-    Formula,
-    Predictions,
-    RunId,
-    Table,
-    bounded,
-)
+from agentlab.tools._lab_records import Allocation, Audit, Comparison, Detail, Fit, Formula, Predictions, RunId, Table
+from agentlab.tools._lab_short import bounded
 from agentlab.tools._lab_words import Work, stamp, work
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError

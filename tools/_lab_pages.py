@@ -12,8 +12,8 @@ from typing import Any
 
 import anyio.to_thread
 from agentlab.tools._lab_places import CARDS, roots, run_folder, runs_folder
-from agentlab.tools._lab_records import LONGEST, length
 from agentlab.tools._lab_runs import Runs
+from agentlab.tools._lab_short import LONGEST, length
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 

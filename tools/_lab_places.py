@@ -85,8 +85,7 @@ def _found(name: str) -> Path:
     allowed = roots()
     below = ", ".join(str(r) for r in allowed)
     for place in (Path(name).expanduser(), *(root / name for root in allowed)):
-        real = place.resolve()
-        if not real.is_file():
+        if not _is_there(place) or not (real := place.resolve()).is_file():
             continue
         if not any(real.is_relative_to(root) for root in allowed):
             raise ToolError(f"data: {name} is outside what this server may read; put the table below {below}")
@@ -98,6 +97,14 @@ def _found(name: str) -> Path:
             raise ToolError(f"data: {error}") from error
         return real
     raise ToolError(f"data: no file {name}; files are looked for below {below}, or send the rows as csv=")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something of that name exists; a name that none can have is no crash."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def run_folder(run: str) -> Path:
@@ -122,6 +129,6 @@ def task_name(task: str) -> str:
 
 def expression(key: str, text: str | None) -> str | None:
     """An expression over columns, which must not name a file. Raises ToolError where it does."""
-    if text is not None and (_FILE.search(text) or Path(text).exists()):
+    if text is not None and (_FILE.search(text) or _is_there(Path(text))):
         raise ToolError(f'{key}: a file is not taken here; write an expression over columns, such as "N*D > 1e21"')
     return text

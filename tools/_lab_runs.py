@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentlab.tools._lab_records import LONGEST, Best, RunState, cut, length, shortened
+from agentlab.tools._lab_records import Best, RunState
+from agentlab.tools._lab_short import LONGEST, cut, length, shortened
 from mcp.server.mcpserver.exceptions import ToolError
 
 from agentlab import detach

@@ -8,7 +8,8 @@ from typing import Any
 
 from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
 from agentlab.tools._lab_places import run_folder, task_name
-from agentlab.tools._lab_records import RunState, Submitted, cut
+from agentlab.tools._lab_records import RunState, Submitted
+from agentlab.tools._lab_short import cut
 from agentlab.tools._train_records import Truth, run_of
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import JsonValue

@@ -30,8 +30,8 @@ from agentlab.tools._lab_records import (
     TaskAbout,
     TaskHead,
     TaskList,
-    bounded,
 )
+from agentlab.tools._lab_short import bounded
 from agentlab.tools._lab_words import Search, new_key, search_words
 from agentlab.tools._refusals import refusals
 from agentlab.tools._server import hints, serve, tool_server
@@ -48,7 +48,7 @@ server: MCPServer[Any] = tool_server("lab", _lab_pages.text_of("instructions"))
 
 LOOK = 0.1
 """Seconds between two looks at a run."""
-AnyId = Annotated[str, Field(max_length=100, description="Id of a run, or of a training job as train_submit gave it.")]
+AnyId = Annotated[str, Field(description="Id of a run, or of a training job as train_submit gave it.")]
 
 
 # ---- tasks ----
@@ -191,12 +191,10 @@ async def train_submit(
     config: Config,
     max_flops: Annotated[float, Field(gt=0, description="Refused where the run would cost more training FLOPs.")],
     backend: Backend = "torch",
-    run: Annotated[
-        str | None, Field(max_length=100, description="The run it is for: its task's sealed budgets.")
-    ] = None,
+    run: Annotated[str | None, Field(description="The run it is for: its task's sealed budgets.")] = None,
     task: Annotated[str | None, Field(description="The task it is for, in place of a run.")] = None,
     truth: Annotated[Truth | None, Field(description="For the simulator only, which trains nothing.")] = None,
-    name: Annotated[str | None, Field(max_length=100, description="Job id to use.")] = None,
+    name: Annotated[str | None, Field(description="Job id to use.")] = None,
 ) -> Submitted:
     """Start one training run as a job, under a cap of FLOPs; the same config again is the same job.
 

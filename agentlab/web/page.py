@@ -18,6 +18,9 @@ from agentlab.types import AgentlabError
 from agentlab.web import laws, search
 from agentlab.web.words import finite, plain
 
+STEPS = 60
+"""Steps of the search, the last ones, whose formulas are set; so are those of finalists."""
+
 
 def page_run(run: Run) -> dict[str, Any]:
     """Everything that the page shows of a run; hold-out figures are those on record."""
@@ -26,9 +29,9 @@ def page_run(run: Run) -> dict[str, Any]:
     told |= {"votes": [search.vote_row(r, r["trace_line"]) for r in inner.votes()], "calls": search.calls(inner)}
     told |= {"experiments": plain(run.experiments()), "rounds": plain(run.of("round"))}
     told |= {"finalists": [_finalist(r) for r in run.of("finalist")], "stop": _stop(run)}
-    told["formulas"] = {
-        str(e.id): laws.formula_of(e.formula, run.task) for e in steps_of(inner.entries) if not e.program
-    }
+    judged = {r["entry"] for r in run.of("finalist")} | {e.id for e in steps_of(inner.entries)[-STEPS:]}
+    shown = [e for e in inner.entries if e.id in judged and not e.program]
+    told["formulas"] = {str(e.id): laws.formula_of(e.formula, run.task) for e in shown}
     return told | _laws(run, inner)
 
 

@@ -85,7 +85,7 @@ function rounded(value) {
 /** A tick in few letters: 10M, 1e21, 0.35. */
 function short(value) {
   const size = Math.abs(value);
-  if (size >= 1e13 || (size < 1e-3 && size > 0)) return value.toExponential(size ? (Number.isInteger(Math.log10(size)) ? 0 : 1) : 0).replace("e+", "e");
+  if (size >= 1e13 || (size < 1e-3 && size > 0)) return value.toExponential(1).replace(/(\.0)?e\+?/, "e");
   for (const [unit, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
     if (size >= unit) return `${Number((value / unit).toPrecision(3))}${letter}`;
   }

@@ -30,11 +30,11 @@ function computeWords(told, point) {
 }
 
 function decisionTable(run, told, point) {
-  const rows = Object.entries(point.config).map(([n, v]) => [n, fmt(v), point.config90[n] ? `${fmt(point.config90[n][0])} to ${fmt(point.config90[n][1])}` : "–", point.edge.includes(n) ? "at the end of its range" : ""]);
-  rows.push([told.target, fmt(point.value), `${fmt(point.value90[0])} to ${fmt(point.value90[1])}`, "predicted there"]);
+  const rows = Object.entries(point.config).map(([n, v]) => [point.edge.includes(n) ? `${n}, at the end of its range` : n, fmt(v), point.config90[n] ? `${fmt(point.config90[n][0])} to ${fmt(point.config90[n][1])}` : "–"]);
+  rows.push([`${told.target} there`, fmt(point.value), `${fmt(point.value90[0])} to ${fmt(point.value90[1])}`]);
   const [a, b] = told.axes.map((x) => x.name);
   const ratio = told.solved && point.config[a] && point.config[b] && told.cost?.includes(a) ? quiet(`${b} per ${a}: ${fmt(point.config[b] / point.config[a], 3)}`) : null;
-  return el("div", {}, grid(["input", "best", "90% of refitted laws", ""], rows, "Best configuration", [1, 2]), ratio, quiet("Cross: the best configuration. Orange line: the best at every compute, from the cheapest row to a hundred times the dearest. Thick white line: all that costs this much. Blue dots: the rows. Dark is low, yellow is high."));
+  return el("div", {}, grid(["input", "best", "90% of refitted laws"], rows, "Best configuration", [1, 2]), ratio, quiet("Cross: the best configuration. Orange line: the best at every compute, from the cheapest row to a hundred times the dearest. Thick white line: all that costs this much. Blue dots: the rows. Dark is low, yellow is high."));
 }
 
 const CELLS = 56;
@@ -98,11 +98,11 @@ function cellsSeries(xs, ys, z, shade) {
   const data = [];
   for (let j = 0; j + 1 < ys.length; j++) for (let i = 0; i + 1 < xs.length; i++) data.push([xs[i], ys[j], xs[i + 1], ys[j + 1], z[j][i]]);
   const renderItem = (_, api) => {
-    const [x, y] = api.coord([api.value(0), api.value(1)]);
-    const [u, v] = api.coord([api.value(2), api.value(3)]);
+    const [x, y] = api.coord([api.value(0), api.value(1)]).map(Math.round);
+    const [u, v] = api.coord([api.value(2), api.value(3)]).map(Math.round);
     const value = api.value(4);
     const fill = Number.isFinite(value) ? shade(value) : "transparent";
-    return { type: "rect", shape: { x, y: v, width: u - x + 0.7, height: y - v + 0.7 }, style: { fill } };
+    return { type: "rect", shape: { x, y: v, width: u - x, height: y - v }, style: { fill } };
   };
   return { type: "custom", data, renderItem, silent: true, clip: true, z: 0, progressive: 0 };
 }

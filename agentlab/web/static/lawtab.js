@@ -94,7 +94,8 @@ function lawCurve(run, law, state) {
   const recorded = evaluate(law.tree, columns, law.params[group][target]);
   const rows = movedRows(run, { group, target, along: across, at: state.inputs, params: state.params });
   const pairs = (y) => x.map((v, i) => [v, Number.isFinite(y[i]) ? y[i] : null]);
-  const { y, range } = heightOf(target, run.points.observed[target], recorded);
+  const still = movedRows(run, { group, target, along: across, at: state.inputs, params: law.params[group][target] });
+  const { y, range } = heightOf(target, still.map((r) => r[1]), recorded);
   return {
     xAxis: axisOf(across, x, log),
     yAxis: { ...y, ...range },

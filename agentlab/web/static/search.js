@@ -30,21 +30,26 @@ function noiseBand(run) {
 }
 
 const MOST_POINTS = 12000;
+const MOST_STEPS = 60;
+
+/** How much of the heights is drawn: most candidates, or those that noise cannot tell from the best by far. */
+const HEIGHTS = [["most", "most candidates"], ["near", "near the best"], ["all", "all candidates"]];
 
 function searchChart(run, place, height = 360) {
+  let heights = "most";
   const make = () => {
     const { entries, steps } = run;
     const { x, low, high } = noiseBand(run);
     const line = steps.map((i) => [i, entries.objective[i]]);
     if (steps.length) line.push([entries.id.length - 1, entries.objective[steps[steps.length - 1]]]);
-    const worst = robustTop(run);
+    const worst = topOf(run, heights);
     const stride = Math.ceil(entries.id.length / MOST_POINTS);
     const points = entries.objective.flatMap((o, i) => (o === null || o > worst || i % stride ? [] : [[i, o]]));
     const best = steps.map((i) => ({ value: [i, entries.objective[i]], entry: i }));
     const formatter = (p) => p.value && tip(`entry ${entries.id[p.value[0]]}`, [["objective", `${fmt(p.value[1], 6)} nats`], ["", entries.program[p.value[0]] ? "a program" : entries.formula[p.value[0]]]]);
     return {
       xAxis: { type: "value", name: "candidates", min: 0, max: Math.max(entries.id.length - 1, 1), minInterval: 1 },
-      yAxis: { type: "value", name: "objective (nats)", max: (v) => Math.min(v.max, worst), nameGap: 58 },
+      yAxis: { type: "value", name: "objective (nats)", max: worst === Infinity ? undefined : worst, nameGap: 58, axisLabel: { showMaxLabel: false } },
       series: [
         band("noise", x, low, high, ink("quiet"), 0.22),
         { type: "scatter", name: "candidates", data: points, symbolSize: 4, large: points.length > 2000, itemStyle: { color: COLOURS[4], opacity: 0.55 } },
@@ -55,24 +60,26 @@ function searchChart(run, place, height = 360) {
     };
   };
   const click = (p) => p.value && go(runHash(place, "family", { entry: run.entries.id[p.value[0]] }));
-  return chart("The best objective so far, by candidates", make, { height, click });
+  const drawn = chart("The best objective so far, by candidates", make, { height, click });
+  return el("div", {}, el("div", { class: "bar" }, choice("Heights", HEIGHTS, heights, (h) => ((heights = h), drawn.chart.update()))), drawn);
 }
 
 /** An objective above which points are left out of sight: far worse ones would squeeze the rest flat. */
-function robustTop(run) {
+function topOf(run, heights) {
   const known = run.entries.objective.filter((o) => o !== null).sort((a, b) => a - b);
-  if (known.length < 8) return Infinity;
-  const [best, most] = [known[0], known[Math.floor(known.length * 0.9)]];
-  return most + 0.3 * (most - best) + run.noise;
+  if (known.length < 8 || heights === "all") return Infinity;
+  const [best, most] = [known[0], known[Math.floor(known.length * 0.75)]];
+  return heights === "near" ? best + 3 * run.noise : most + 0.3 * (most - best) + run.noise;
 }
 
 function searchTab(run, place) {
   if (!run.entries.id.length) return panel("Search", quiet("No candidate is on record yet."));
   const { entries } = run;
+  const shown = run.steps.slice(-MOST_STEPS);
   const step = (i) => [el("a", { href: runHash(place, "family", { entry: entries.id[i] }), text: String(entries.id[i]) }), fmt(entries.objective[i], 6), percent(entries.are[i]), entries.operator[i], entries.program[i] ? el("code", { text: essence(entries.formula[i]).split("\n")[0] }) : formula(run.formulas[entries.id[i]], entries.formula[i])];
-  const steps = grid(["entry", "objective", "error beyond", "how", "law"], run.steps.map(step), "Steps of the search", [0, 1, 2]);
+  const steps = grid(["entry", "objective", "error beyond", "how", "law"], shown.map(step), "Steps of the search", [0, 1, 2]);
   const rounds = run.in_rounds ? quiet(`The candidates are those of the last of ${run.in_rounds} searches; the others are runs of their own, under rounds/.`) : null;
-  return [panel("Best so far", searchChart(run, place), quiet(noiseBand(run).words), rounds), panel("Each time something better came", steps), finalistsPanel(run)];
+  return [panel("Best so far", searchChart(run, place), quiet(noiseBand(run).words), rounds), panel("Each time something better came", steps, run.steps.length > shown.length ? quiet(`The last ${shown.length} of ${fmt(run.steps.length)}.`) : null), finalistsPanel(run)];
 }
 
 function finalistsPanel(run) {
