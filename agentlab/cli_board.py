@@ -77,12 +77,11 @@ def leaderboard_verify(
     from dataclasses import asdict
 
     from agentlab.leaderboard_pages import verified
-    from agentlab.leaderboard_verify import verify
+    from agentlab.leaderboard_verify import verify, waiting
     from agentlab.leaderboard_work import Worker
 
     with _opened(board) as opened, Worker(seconds, opened.home / "worker.log") as worker:
-        names = ids or [r.id for r in opened.rows() if r.level in ("received", "refitted", "scored")]
-        found = [verify(opened, one, worker) for one in names]
+        found = [verify(opened, one, worker) for one in ids or waiting(opened)]
     if as_json:
         print_json([asdict(row) for row in found])
     else:

@@ -25,12 +25,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
 from agentlab import discover_turns
-from agentlab.discover_finish import FINALISTS, LUCKY, finish
+from agentlab.discover_files import FINALISTS, LUCKY, TIMING, TRACE
+from agentlab.discover_finish import finish
 from agentlab.discover_judge import judge
 from agentlab.discover_state import (
     IDLE,
-    TIMING,
-    TRACE,
     Block,
     Cursor,
     Dear,

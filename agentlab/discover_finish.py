@@ -9,19 +9,11 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
+from agentlab.discover_files import CLEAR, FINALISTS, LUCKY
 from agentlab.discover_judge import PROGRAM, judge
 from agentlab.discover_state import Cursor, Search, note_time, tell
 from agentlab.trace import Record, dump, outcome_record
 from agentlab.types import Entry, Outcome
-
-LUCKY = 32
-"""Candidates that are judged on shuffled targets, to show what luck alone would give."""
-
-FINALISTS = 24
-"""Candidates that are judged again with many starts and more cuts before one is believed."""
-
-CLEAR = 1.0
-"""Nats by which a program must beat the formula that is believed, to be believed in its place."""
 
 
 async def finish(state: Cursor, *, runtime: Runtime[Search]) -> dict[str, Any]:

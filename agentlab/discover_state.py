@@ -17,6 +17,7 @@ from langgraph.config import get_stream_writer
 from agentlab.archive import Archive
 from agentlab.discover_agent import Agent
 from agentlab.discover_decide import Voters
+from agentlab.discover_files import TIMING
 from agentlab.discover_script import Turn
 from agentlab.discover_ways import Way
 from agentlab.engine import Engine
@@ -29,9 +30,6 @@ IDLE = "no gain"
 
 GATE_SHARE = 0.5
 """Nats a row by which a candidate's description length may exceed the best before its refits are skipped."""
-
-TRACE = "trace.jsonl"
-TIMING = "timing.jsonl"
 
 
 class Cursor(TypedDict):

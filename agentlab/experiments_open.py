@@ -19,9 +19,10 @@ from agentlab import experiments
 from agentlab.catalog import load_design
 from agentlab.checkpoints import VARIABLE as CHECKPOINTS
 from agentlab.checkpoints import open_saver
+from agentlab.discover_files import TRACE
 from agentlab.discover_open import proposer_name
 from agentlab.discover_spent import spending
-from agentlab.discover_state import TRACE, Progress
+from agentlab.discover_state import Progress
 from agentlab.experiments import SURVIVORS_FILE, Loop
 from agentlab.experiments_call import DearRuns, Runner, prepared
 from agentlab.experiments_rows import RUNS

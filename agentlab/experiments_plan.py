@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.catalog import load_design
-from agentlab.discover_state import TRACE
+from agentlab.discover_files import TRACE
 from agentlab.experiments_laws import Survivor, beliefs_of, question_of, survivors_of
 from agentlab.experiments_open import DESIGN, read_kept
 from agentlab.metrics import digits

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import __version__
-from agentlab.discover_state import TRACE
+from agentlab.discover_files import TRACE
 from agentlab.leaderboard_records import (
     MOST_BYTES,
     TOKEN,

@@ -18,14 +18,14 @@ from agentlab.files import write_json
 from agentlab.leaderboard_board import Board, Row
 from agentlab.leaderboard_records import LEVELS, RefusedError, Submission, agreed
 from agentlab.leaderboard_sealed import Sealed, open_sealed, scored
-from agentlab.leaderboard_tasks import Known, task_of
+from agentlab.leaderboard_tasks import Known, known_task
 from agentlab.leaderboard_trace import checked_run, claimed, is_finite
 from agentlab.leaderboard_work import CONFIG, FEATURES, LAW, PARTS, TRACE, Worker
 from agentlab.metrics import digits
 from agentlab.trace import Record, number
 from agentlab.types import RunConfig
 
-__all__ = ["SECOND_LOOKS", "second_file", "verify"]
+__all__ = ["SECOND_LOOKS", "second_file", "verify", "waiting"]
 
 SECOND_LOOKS = 3
 """Looks at a task's second hold-out that a submitter has, for all submissions together."""
@@ -77,6 +77,14 @@ def verify(board: Board, name: str, worker: Worker) -> Row:
     return board.row(row.id)
 
 
+def waiting(board: Board) -> list[str]:
+    """The ids of submissions that may go further: those that nothing holds."""
+    rows = [r for r in board.rows() if not r.reason]
+    pinned = {task: board.pinned(task) for task in {r.task for r in rows}}
+    early = ("received", "refitted", "scored")
+    return [r.id for r in rows if r.level in early or (r.level == "replayed" and pinned[r.task] is not None)]
+
+
 @contextmanager
 def _claimed(board: Board, name: str) -> Iterator[Path]:
     """A folder for one verification at a time, gone at the end."""
@@ -102,7 +110,8 @@ def _verify(board: Board, row: Row, worker: Worker, place: Path) -> None:
     found = _judged(case, worker, first)
     law = found[case.seed]
     figures = {name: law[name] for name in ("latex", "n_params", "complexity", "identifiable")} | _cost(case)
-    board.advance(row.id, "refitted", figures)
+    if row.level == "received":
+        board.advance(row.id, "refitted", figures)
     looks = board.look(row, "first")
     told = scored(first, place / "score", {seed: case.folder(seed) / PARTS for seed in found})
     _check_claims(case, told["runs"])
@@ -119,7 +128,7 @@ def _verify(board: Board, row: Row, worker: Worker, place: Path) -> None:
 def _opened(board: Board, row: Row, place: Path) -> _Case:
     """The submission with all that can be checked of it without fitting anything."""
     one = board.payload(row.id)
-    known = task_of(one)
+    known = _still_known(row)
     checked = {int(str(run.seed)): checked_run(run, known.task, len(known.searched)) for run in one.runs}
     records = {seed: both[1] for seed, both in checked.items()}
     laws = {seed: _law(records[seed]) for seed in records}
@@ -140,6 +149,17 @@ def _opened(board: Board, row: Row, place: Path) -> _Case:
             "key": told["key"],
         })  # fmt: skip
     return case
+
+
+def _still_known(row: Row) -> Known:
+    """The task of a submission. Raises EvaluationError where it is no longer what it was when that came."""
+    try:
+        known = known_task(row.task)
+    except RefusedError as error:
+        raise EvaluationError(str(error)) from None
+    if known.version != row.version:
+        raise EvaluationError(f"{row.task} is of version {known.version} now; it was {row.version} when this came")
+    return known
 
 
 def _law(records: Sequence[Record]) -> Record:

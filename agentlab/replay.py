@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import runs_result
+from agentlab.discover_files import TRACE
 from agentlab.discover_open import window_of
-from agentlab.discover_state import TRACE
 from agentlab.replay_entries import Generation, RunEntry, entries_of, generations_of, steps_of
 from agentlab.replay_fork import fork, origin
 from agentlab.replay_law import FoundLaw, Ground, Hidden

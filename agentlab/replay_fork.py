@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agentlab.discover_files import TRACE
 from agentlab.discover_open import writes
-from agentlab.discover_state import TRACE
 from agentlab.errors import nearest
 from agentlab.files import write_json
 from agentlab.run_rows import TASK

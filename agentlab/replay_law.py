@@ -5,67 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from agentlab import replay_program, selection
 from agentlab.audit import Plan, Settings, audit, plan
 from agentlab.audit_records import Card
+from agentlab.audit_words import settings_of
 from agentlab.fitting import FitOptions, GroupFit, bootstrap, fit_rows
 from agentlab.fitting_bootstrap import bootstrap_draws
 from agentlab.law import Law, parse
 from agentlab.metrics import digits, residuals
+from agentlab.replay_ground import Ground, Made
 from agentlab.replay_points import Points, in_the_form_of, points_of, rows_of
-from agentlab.run_rows import read_rows
-from agentlab.types import EvaluationError, FloatArray, GroupParams, Outcome, Rows, RunConfig, Score, StrArray, Task
+from agentlab.types import EvaluationError, FloatArray, GroupParams, Outcome, Rows, Score, StrArray
 from agentlab.words import UsageError
 
 __all__ = ["DRAWS", "FoundLaw", "Ground", "Hidden", "Made"]
-
-STARTS: Mapping[str, int] = {"search": 10, "final": 48}
-"""Starting points a fit, as the tool server `fit` has them."""
 
 DRAWS = 200
 """Draws behind the intervals that a run puts on record; predictions have as many."""
 
 Intervals = Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
 """90% intervals (low, high) by group, target and parameter."""
-
-Made = Literal["law", "finalist", "search", "refit"]
-"""How parameters came about: the law's last fit, a finalist's, a candidate's while searching, or a fit made here."""
-
-
-@dataclass(frozen=True, eq=False)
-class Ground:
-    """What a run's laws were fitted on: its task and settings, and its rows, read once."""
-
-    folder: Path
-    task: Task
-    config: RunConfig
-
-    @cached_property
-    def rows(self) -> Rows:
-        """The rows that the search saw."""
-        return read_rows(self.folder)[1]
-
-    @cached_property
-    def every(self) -> Rows:
-        """All rows that are not sealed."""
-        return read_rows(self.folder, every=True)[1]
-
-    @cached_property
-    def judge(self) -> selection.Problem:
-        """The rows with their inner hold-outs, as candidates were judged by."""
-        return selection.problem(self.task, self.rows)
-
-    def options(self, made: Made) -> FitOptions:
-        """How laws were fitted at that stage of the run."""
-        if made == "search":
-            return replace(selection.search_options(self.task, STARTS["search"], self.config.seed), thorough=False)
-        options = selection.fit_options(self.task, STARTS["final"], self.config.seed)
-        return options if made != "finalist" else replace(options, thorough=False)
 
 
 @dataclass(frozen=True)
@@ -288,8 +251,11 @@ class FoundLaw:
         return plan(self.law, self.ground.task, self.ground.every, Settings(flops=flops))
 
     def card(self) -> Card:
-        """The Law Card: everything an audit finds about the law on the run's rows."""
-        return audit(self.law, self.ground.task, self.ground.every)[0]
+        """The Law Card, as `agentlab audit` makes it: everything an audit finds about the law on the run's rows."""
+        from agentlab.runs_asked import asked  # noqa: PLC0415 - brings the whole loop along
+
+        it = asked("audit", [str(self.ground.folder)], self.law.text)
+        return audit(it.law, it.taken.task, it.taken.rows, settings_of(it.words), it.beside)[0]
 
     def latex(self) -> str:
         """The formula as LaTeX, without dollar signs."""

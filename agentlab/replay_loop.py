@@ -13,7 +13,7 @@ from typing import Any, cast
 from langgraph.runtime import Runtime
 
 from agentlab import experiments
-from agentlab.discover_state import TRACE
+from agentlab.discover_files import TRACE
 from agentlab.experiments import Loop, State
 from agentlab.experiments_open import read_kept
 from agentlab.experiments_rows import RUNS

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,8 +65,9 @@ def refuse_missing() -> None:
 
 def notebook_of(cells: list[Cell]) -> Any:  # noqa: ANN401 - nbformat has no types
     """The cells as a notebook of format 4; ids are numbers, so that the same run gives the same notebook."""
-    v4: Any = import_module("nbformat.v4")
+    import nbformat.v4  # noqa: PLC0415 - an extra
 
+    v4: Any = nbformat.v4  # its functions have no types
     made = []
     for number, cell in enumerate(cells):
         new = v4.new_code_cell if cell.code else v4.new_markdown_cell
@@ -105,7 +105,8 @@ def execute(notebook: Any, folder: Path, under: Sequence[str] = ()) -> str:  # n
 
 
 def _text(notebook: Any) -> str:  # noqa: ANN401 - nbformat has no types
-    nbformat: Any = import_module("nbformat")
+    import nbformat  # noqa: PLC0415 - an extra
 
-    nbformat.validate(notebook)
-    return str(nbformat.writes(notebook)) + "\n"
+    formats: Any = nbformat
+    formats.validate(notebook)
+    return str(formats.writes(notebook)) + "\n"

@@ -8,8 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from agentlab import replay_program, selection
-from agentlab.discover_finish import CLEAR, LUCKY
-from agentlab.discover_state import TRACE
+from agentlab.discover_files import CLEAR, LUCKY, TRACE
 from agentlab.law import parse
 from agentlab.replay import Run, RunEntry
 from agentlab.replay_checks import Check, compared, leaves, read_only, without

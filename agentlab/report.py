@@ -32,7 +32,6 @@ def write(run: Run, out: Path) -> list[Path]:
         UsageError: the run is not done, or `out` cannot be written.
         NoLawError: it ended without a law.
     """
-    blocks = None
     try:
         card = card_of(run, out)
         blocks = blocks_of(run, card)

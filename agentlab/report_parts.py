@@ -134,8 +134,3 @@ class Source:
 
     def _ref(self, path: str) -> str:
         return f"{self.ref}{path}" if self.fields else self.ref
-
-
-def words(parts: Parts) -> str:
-    """The parts as plain text, without references."""
-    return "".join(p if isinstance(p, str) else p.text for p in parts)

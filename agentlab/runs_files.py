@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from agentlab.discover_state import TIMING
+from agentlab.discover_files import TIMING
 from agentlab.trace import follow
 from agentlab.types import Approve, Budget, RunConfig
 from agentlab.words import UsageError

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentlab.discover_files import TRACE
 from agentlab.discover_spent import spending
-from agentlab.discover_state import TRACE
 from agentlab.law import parse
 from agentlab.run_rows import read_rows
 from agentlab.runs_files import read_config, seconds_of

@@ -26,6 +26,8 @@ from agentlab.leaderboard_records import RefusedError
 from agentlab.leaderboard_rows import board_rows, rows_of
 from agentlab.leaderboard_store import HEAD, metadata, open_engine
 from agentlab.leaderboard_submit import pack, send
+from agentlab.leaderboard_verify import verify, waiting
+from agentlab.leaderboard_work import Worker
 from agentlab.words import UsageError
 
 SECRET = "hush-hush-0123"  # noqa: S105 -- made up
@@ -174,6 +176,13 @@ KEYS = (
 
 def test_a_row_has_every_column_before_it_is_scored_too() -> None:
     assert set(KEYS.split()) <= rows_of([row(1)])[0].keys() == rows_of([row(1, error=0.1)])[0].keys()
+
+
+def test_a_submission_to_a_task_that_has_changed_since_is_held_and_not_rejected(place: Path, tmp_path: Path) -> None:
+    with open_board(str(tmp_path / "board.sqlite")) as board, Worker() as worker:
+        held = verify(board, board.receive(sealed(packed(0)), "before")[0], worker)
+        assert (held.level, "it was before when this came" in held.reason) == ("received", True)
+        assert (board.incidents(), waiting(board)) == ([], [])
 
 
 # ---- verbs ----

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from finished_runs import finished
-from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
+from sklearn.base import clone  # type: ignore[import-untyped]
+from sklearn.model_selection import cross_val_score  # type: ignore[import-untyped]
 from test_discover_model import agentlab
 
 from agentlab.estimator import ScalingLaw

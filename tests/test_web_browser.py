@@ -93,13 +93,13 @@ def test_from_disk_it_shows_the_verdict_and_asks_for_nothing_but_itself(
 
 
 def test_a_run_of_ten_thousand_candidates_is_open_soon(
-    browser: Browser, tmp_path: Path, record_property: Callable[[str, object], None]
+    browser: Browser, told: list[dict[str, Any]], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    long_run = page_run(open_run(write_run(tmp_path / "long", 10_000, done=True)))
     pages = {}
-    for name, candidates in (("short", 100), ("long", 10_000)):
-        pages[name] = tmp_path / f"{name}.html"
-        told = page_run(open_run(write_run(tmp_path / name, candidates, done=True)))
-        pages[name].write_text(page([told], BOARD), encoding="utf-8")
+    for run in (told[0], long_run):
+        pages[run["id"]] = tmp_path / f"{run['id']}.html"
+        pages[run["id"]].write_text(page([run], BOARD), encoding="utf-8")
 
     def opened(name: str, said: str) -> float:
         with watching(browser) as it:
@@ -114,12 +114,12 @@ def test_a_run_of_ten_thousand_candidates_is_open_soon(
 
     short, long = [], []
     for _ in range(5):
-        short.append(opened("short", "100 candidates"))
+        short.append(opened("whole", "400 candidates"))
         long.append(opened("long", "10,000 candidates"))
         if long[-1] < SOON:
             break
     record_property("seconds", min(long))
-    # A machine that is slow with any page is given the time that it takes for a hundredth of the run, three times.
+    # A machine that is slow with any page is given three times what it takes for a run of 400.
     assert min(long) < max(SOON, 3 * min(short))
 
 
@@ -236,6 +236,17 @@ def test_a_family_shows_the_formulas_difference_above_the_programs(at: Watched) 
     assert shown.nth(0).locator("del").first.inner_text() == "0"
     assert shown.nth(0).locator("ins").first.inner_text() == "1"
     assert "+     return params[0] + params[1] * X[:, 1] ** -params[2]" in shown.nth(1).inner_text()
+
+
+def test_training_runs_are_listed_with_their_losses_and_what_went_wrong(at: Watched) -> None:
+    at.goes("#/run/whole/training")
+    rows = at.page.locator(".t-row")
+    assert rows.count() == 3
+    assert "loss is not finite" in rows.nth(2).inner_text()
+    assert "6e17" in at.text(".tiles")
+    expect(at.page.get_by_role("img", name="Losses of the training runs by segment").locator("canvas")).to_be_visible()
+    rows.first.click()
+    expect(at.page.get_by_role("heading", name="Run 0")).to_be_visible()
 
 
 def test_votes_and_prompts_are_folded_and_open(at: Watched) -> None:

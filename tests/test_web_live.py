@@ -120,7 +120,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_of_a_real_run_ends_with_the_law_of_its_trace_while_fifty_look_on(need: Need, table: Path) -> None:
-    words = ["discover", "data=rows.csv", "target=loss", "features=n", "budget.candidates=40", "window=8"]
+    words = ["discover", "data=rows.csv", "target=loss", "features=n", "budget.candidates=24", "window=8"]
     chromium = need("chromium", "chromium")
     with started(DISCOVER, *words, "workers=1", "--json", cwd=table.parent) as run, browsing(chromium) as browser:
         folder = wait_for(table.parent / "runs", run).parent
@@ -184,7 +184,7 @@ def test_a_viewer_that_does_not_read_holds_nobody_up_and_misses_nothing(tmp_path
         first = await anext(slow)
         quick = await taken(feed, 0, 4)
         assert first == quick[0]
-        assert sum(piece.count(b"\nid: ") + piece.startswith(b"id: ") for piece in quick[1:]) == 503
+        assert sum(piece.count(b"\nid: ") + piece.startswith(b"id: ") for piece in quick[1:]) == 509
         assert [await anext(slow) for _ in range(3)] == quick[1:]
 
     asyncio.run(with_feed(folder, body))
@@ -200,7 +200,7 @@ def test_a_viewer_is_told_to_begin_again_where_lines_are_gone(tmp_path: Path) ->
         await anext(viewer)
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:20]))
         assert b"event: again" in await anext(viewer)
-        assert b"event: again" in (await taken(feed, 33, 2))[1]
+        assert b"event: again" in (await taken(feed, 39, 2))[1]
 
     asyncio.run(with_feed(folder, body))
 

@@ -61,7 +61,8 @@ def entry(number: int, candidates: int) -> Record:
         told |= {"formula": LAW}
     if number % 9 == 8:
         return told | {"status": "rejected", "reason": "outclassed" if number % 2 else "not finite beyond a cut"}
-    gain = 200.0 * (1 - np.exp(-3.0 * number / candidates)) + 5.0 * np.cos(number) + 50.0 * (number == candidates - 3)
+    luck = (number * 0.618034) % 1.0
+    gain = 200.0 * (1 - np.exp(-3.0 * number / candidates)) * luck**0.5 + 50.0 * (number == candidates - 3)
     told |= {"status": "ok", "objective": round(-100.0 - gain, 6), "mdl": -80.0, "n_params": 3, "complexity": 9}
     return told | {"structure": "1 + D^ + N^", "dev": DEV | {"are": 0.05 - 0.0001 * gain}, "params": params()}
 
@@ -86,6 +87,19 @@ def calls() -> list[Record]:
         reply,
         vote | {"tally": rungs, "flags": {}, "draws": 8, "calls": 8, "tokens": {"in": 80, "out": 8}, "escalated": 1},
     ]
+
+
+def experiments() -> list[Record]:
+    """Three training runs that were asked for: two were made, one failed."""
+    told: list[Record] = []
+    for number in range(3):
+        asked: Record = {"kind": "experiment", "id": number, "round": 0, "tool": "train.start", "design": "design"}
+        asked |= {"flops": 2e17, "config": {"N": 1e8, "seed": number}, "columns": {"N": 1e8, "D": 3e8}}
+        curve = [[0.25 * k, 4.0 - 0.2 * k - 0.1 * number] for k in range(1, 5)]
+        made: Record = {"kind": "measured", "id": number, "flops": 2e17, "simulated": False}
+        good = {"status": "ok", "targets": {"loss": curve[-1][1]}, "digest": "ab", "curve": curve}
+        told += [asked, made | (good if number < 2 else {"status": "rejected", "reason": "loss is not finite"})]
+    return told
 
 
 def ending(rows: Rows, candidates: int) -> list[Record]:
@@ -126,5 +140,7 @@ def write_run(folder: Path, candidates: int, *, done: bool, seed: int = 0) -> Pa
     first: Record = {"kind": "run", "schema": 1, "task": TASK.name, "rows": 48, "proposer": "mutate", "seed": seed}
     entries = [entry(i, candidates) for i in range(candidates)]
     with Trace(folder / "trace.jsonl") as trace:
-        trace.append([first, *entries[:8], *calls(), *entries[8:], *(ending(rows, candidates) if done else ())])
+        trace.append(
+            [first, *entries[:8], *calls(), *experiments(), *entries[8:], *(ending(rows, candidates) if done else ())]
+        )
     return folder

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agentlab import trace
-from agentlab.discover_state import TRACE
+from agentlab.discover_files import TRACE
 from agentlab.trace import Record
 from agentlab.web.search import call_row, entry_row, vote_row
 from agentlab.web.words import plain

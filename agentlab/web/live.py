@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from agentlab.discover_state import TRACE
+from agentlab.discover_files import TRACE
 from agentlab.errors import BackendError
 from agentlab.replay import open_run
 from agentlab.web.bundle import page

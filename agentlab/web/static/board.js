@@ -45,7 +45,7 @@ const word = (key, title, width) => ({ key, title, width, get: (r) => r[key], sh
 const BOARD_COLUMNS = [
   word("task", "task", "minmax(130px, 1fr)"),
   word("law", "law", "minmax(180px, 2fr)"),
-  word("method", "method", "minmax(110px, 1fr)"),
+  word("method", "method", "minmax(150px, 1fr)"),
   figure("holdout_are", "hold-out error", "112px", percent),
   figure("holdout_se", "± s.e.", "74px", percent),
   figure("difference", "to reference", "100px", percent),

@@ -1,7 +1,7 @@
 "use strict";
 // The family of a candidate: what it was made of, back to the seeds, and what was made of it.
 
-const [NODE_W, NODE_H, GAP_X, GAP_Y] = [132, 46, 26, 34];
+const [NODE_W, NODE_H, GAP_X, GAP_Y] = [158, 46, 24, 34];
 const MOST_NODES = 90;
 
 function familyTab(run, place, query) {
@@ -80,7 +80,7 @@ function familyNode(run, id, [x, y], chosen, choose) {
   const law = e.program[i] ? "program" : e.formula[i];
   return svg("g", { ...props, on: { click: () => choose(id), keydown: key } },
     svg("rect", { width: NODE_W, height: NODE_H, rx: 6 }),
-    svg("text", { x: 8, y: 18 }, `${id} · ${e.operator[i]}`.slice(0, 19)),
-    svg("text", { x: 8, y: 36, class: "law-small" }, law.length > 20 ? `${law.slice(0, 19)}…` : law),
+    svg("text", { x: 8, y: 18 }, `${id} · ${e.operator[i]}`.slice(0, 22)),
+    svg("text", { x: 8, y: 36, class: "law-small" }, law.length > 24 ? `${law.slice(0, 23)}…` : law),
     svg("title", { text: `${law}\nobjective ${fmt(e.objective[i], 6)}` }));
 }

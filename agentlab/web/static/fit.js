@@ -54,7 +54,7 @@ function residualPanel(run) {
 
 /** Where the bootstrap's laws lead beyond the rows. */
 function fanPanel(run) {
-  if (!run.fans.length) return panel("Extrapolation", quiet(run.notes.fans || "This is made when the run is done."));
+  if (!run.fans.length) return panel("Extrapolation", quiet(run.notes.fans || (run.state === "done" ? "The law depends on no input." : "This is made when the run is done.")));
   const names = run.fans.map((f, i) => [String(i), [f.input, run.groups.length > 1 ? f.group : "", run.targets.length > 1 ? f.target : ""].filter((w) => w).join(" · ")]);
   let at = 0;
   const drawn = chart("Extrapolation fan", () => fanOption(run, run.fans[at]), { height: 360 });

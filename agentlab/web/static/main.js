@@ -51,9 +51,10 @@ function topBar(parts) {
   const said = document.getElementById("live")?.textContent;
   bar.replaceChildren(
     el("a", { href: "#/board", class: "brand", text: "agentlab" }),
-    el("nav", { "aria-label": "Views" }, link("#/board", "Leaderboard", parts[0] === "board"), runs, STATE.setup.runs.length > 1 ? link("#/compare", "Compare", parts[0] === "compare") : null),
+    el("nav", { "aria-label": "Views" }, link("#/board", "Leaderboard", parts[0] === "board"), STATE.setup.runs.length > 1 ? link("#/compare", "Compare", parts[0] === "compare") : null, runs),
     el("span", { class: "right" }, live, dark, help));
   if (said && live) live.textContent = said;
+  bar.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 function turnTheme() {
