@@ -44,7 +44,7 @@ def view(
     if live:
         from agentlab.web.live import serve
 
-        serve(folders, told, port, lambda address: _serving(address, as_json=as_json), browser=browser)
+        serve(folders, told, port, lambda address: _serving(address, folders[-1], as_json=as_json), browser=browser)
         return
     path = write_bundle(opened, Path(out or "view"), told).resolve()
     if browser:
@@ -56,14 +56,13 @@ def view(
         print_json({"page": str(path), "bytes": size, "runs": [run.id for run in opened]})
         return
     print(f"{path}: {size / 1e6:.1f} MB, one file to open or to send; it asks no network for anything")
-    print(f"\nnext: {f'agentlab report {opened[-1].id}' if opened else 'agentlab discover task=moe_leverage'}")
+    print(f"\nnext: {f'agentlab report {folders[-1]}' if folders else 'agentlab discover task=moe_leverage'}")
 
 
-def _serving(address: str, *, as_json: bool) -> None:
+def _serving(address: str, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"address": address})
-        sys.stdout.flush()
     else:
-        print(
-            f"live at {address} for this machine alone; Ctrl-C ends it, not the run\n\nnext: open {address}", flush=True
-        )
+        print(f"live at {address} for this machine alone; Ctrl-C ends the view, not the run")
+        print(f"\nnext: agentlab view {folder} --out DIR   (once the run is done: a file to send)")
+    sys.stdout.flush()

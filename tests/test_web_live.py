@@ -190,6 +190,22 @@ def test_a_viewer_that_does_not_read_holds_nobody_up_and_misses_nothing(tmp_path
     asyncio.run(with_feed(folder, body))
 
 
+def test_a_viewer_of_a_run_in_rounds_hears_of_what_its_searches_write(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 10, done=False)
+    below = write_run(folder / "rounds" / "00", 10, done=False) / "trace.jsonl"
+
+    async def body(feed: Feed) -> None:
+        viewer = feed.events(19)  # all lines that there are, asked for before the feed has read any
+        await anext(viewer)
+        pieces = [await anext(viewer)]
+        with below.open("ab") as file:
+            file.write(b'{"kind":"turn"}\n')
+        pieces.append(await anext(viewer))
+        assert pieces == [b'event: record\ndata: {"kind":"round under way"}\n\n'] * 2
+
+    asyncio.run(with_feed(folder, body))
+
+
 def test_a_viewer_is_told_to_begin_again_where_lines_are_gone(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 30, done=False)
     path = folder / "trace.jsonl"

@@ -64,11 +64,14 @@ class Feed:
         self._rounds = sizes
         return grown
 
-    async def _changed(self, *seen: object) -> bool:
-        """Wait until there is something that was not seen; False where BEAT went by without it."""
+    def _state(self) -> tuple[int, int, dict[Path, int]]:
+        return self._epoch, len(self._events), self._rounds
+
+    async def _changed(self, seen: tuple[int, int, dict[Path, int]]) -> bool:
+        """Wait until the feed is another than it was; False where BEAT went by without it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(BEAT), self._grown:
-                await self._grown.wait_for(lambda: seen != (self._epoch, len(self._events), self._rounds))
+                await self._grown.wait_for(lambda: seen != self._state())
             return True
         return False
 
@@ -77,19 +80,17 @@ class Feed:
 
         Ends with "again" where lines that were told are no longer there.
         """
-        epoch, rounds, place = self._epoch, dict(self._rounds), max(after, 0)
+        epoch, rounds, place = self._epoch, self._rounds, max(after, 0)
         yield b"retry: 1000\n\n"
         while epoch == self._epoch and not (self._offset and place > len(self._events)):
-            if place < len(self._events):
-                batch = self._events[place : place + BATCH]
+            seen = self._state()
+            if batch := self._events[place : place + BATCH]:
                 place += len(batch)
                 yield b"".join(batch)
-                continue
-            if rounds != self._rounds:
-                rounds = dict(self._rounds)
+            elif rounds != self._rounds:
+                rounds = self._rounds
                 yield told("record", {"kind": "round under way"})
-                continue
-            if not await self._changed(epoch, place, rounds):
+            elif not await self._changed(seen):
                 yield b": still here\n\n"
         yield told("again", {})
 

@@ -64,7 +64,7 @@ function changed() {
   LIVE.pending = true;
   setTimeout(() => {
     LIVE.pending = false;
-    if (document.activeElement?.matches("main input, main select, main .t-box, main .node")) return changed();
+    if (document.activeElement?.matches("main input, main select, main summary, main .t-box, main .node")) return changed();
     route(true);
   }, 500);
 }

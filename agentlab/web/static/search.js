@@ -88,9 +88,11 @@ function finalistsPanel(run) {
   return panel("Finalists, judged again with more starts and more cuts", grid(["entry", "objective", "error beyond", "params", "broken constraints", "law"], rows, "Finalists", [0, 1, 2, 3]));
 }
 
-const FILTER = { text: "", status: "", reason: "", operator: "" };
+const UNFILTERED = { text: "", status: "", reason: "", operator: "" };
+const FILTER = { ...UNFILTERED, place: 0 };
 
 function candidatesTab(run, place) {
+  if (FILTER.place !== place) Object.assign(FILTER, UNFILTERED, { place });
   const { entries } = run;
   const columns = candidateColumns(entries);
   const places = entries.id.map((_, i) => i);
