@@ -95,9 +95,13 @@ def leaderboard_export(
     """Write the leaderboard to a file; how is told by its name."""
     from agentlab.leaderboard_pages import exported
     from agentlab.leaderboard_rows import board_rows
+    from agentlab.words import UsageError
 
     text = exported(board_rows(board or None, task or None), out)
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}; give a file that can be written") from None
     print(f"wrote {out}")
 
 

@@ -181,11 +181,19 @@ class ScalingLaw:
         low, high = ([found[f"{t}_{end}"] for t in self.targets_] for end in ("low", "high"))
         return self._stacked(low), self._stacked(high)
 
-    def score(self, X: Data, y: Data, sample_weight: FloatArray | None = None) -> float:  # noqa: ARG002 - as usual
-        """R2, the mean over the targets, not clipped."""
+    def score(self, X: Data, y: Data, sample_weight: FloatArray | None = None) -> float:
+        """R2, the mean over the targets, not clipped; columns of a DataFrame `y` are taken by their names."""
         found, targets = self._fitted().predict(self._named(X)), _targets(y)
-        values = list(targets.values())
-        return pooled({t: (values[i], np.asarray(found[t])) for i, t in enumerate(self.targets_)}).r2
+        if len(targets) != len(self.targets_):
+            raise UsageError(f"y: {len(targets)} columns; the law has {len(self.targets_)} targets: give as many")
+        if hasattr(y, "columns") and len(targets) > 1:
+            if missing := [t for t in self.targets_ if t not in targets]:
+                raise UsageError(f"y: no column {missing[0]!r}; {nearest(missing[0], list(targets))}")
+            targets = {t: targets[t] for t in self.targets_}
+        pairs = {t: (seen, np.asarray(found[t])) for t, seen in zip(self.targets_, targets.values(), strict=True)}
+        if sample_weight is None:
+            return pooled(pairs).r2
+        return float(np.mean([_weighted_r2(seen, said, sample_weight) for seen, said in pairs.values()]))
 
     def _fitted(self) -> FoundLaw:
         if not hasattr(self, "law_"):
@@ -218,11 +226,29 @@ def _columns(X: Data) -> dict[str, Any]:
 def _targets(y: Data) -> dict[str, FloatArray]:
     """The targets by name: those of a DataFrame or Series, or y, or y0, y1, .. of an array."""
     if hasattr(y, "columns"):
-        return {str(name): np.asarray(y[name], dtype=np.float64) for name in y.columns}
-    values = np.asarray(y, dtype=np.float64)
+        return {str(name): _numbers(y[name]) for name in y.columns}
+    values = _numbers(y)
+    if values.ndim not in (1, 2):
+        raise UsageError(f"y: an array of shape {values.shape}; give one of (rows,) or (rows, targets)")
     if values.ndim == 1:
         return {str(getattr(y, "name", None) or "y"): values}
     return {f"y{i}": values[:, i] for i in range(values.shape[1])}
+
+
+def _numbers(y: Data) -> FloatArray:
+    try:
+        return np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError("y: holds something that is no number; write numbers") from error
+
+
+def _weighted_r2(seen: FloatArray, said: FloatArray, weight: FloatArray) -> float:
+    """R2 of one target where row i counts weight[i] times."""
+    w = _numbers(weight)
+    if not seen.shape == said.shape == w.shape:
+        raise UsageError(f"X, y and sample_weight differ in length: {len(said)}, {len(seen)} and {w.size} rows")
+    spread = float(np.sum(w * (seen - np.average(seen, weights=w)) ** 2)) if w.sum() else 0.0
+    return 1 - float(np.sum(w * (seen - said) ** 2)) / spread if spread else float("nan")
 
 
 def _write(path: Path, columns: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import zlib
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from agentlab.leaderboard_records import LEVELS, MOST_BYTES, RefusedError, Submission, read_submission, shown
+from agentlab.leaderboard_records import LEVELS, MOST_BYTES, NAME, RefusedError, Submission, read_submission, shown
 from agentlab.leaderboard_store import (
     home_of,
     incidents,
@@ -143,7 +144,7 @@ class Board:
 
     def advance(self, name: str, level: str, figures: Mapping[str, Any], reason: str = "") -> None:
         """Put down how far a submission is verified and what was measured; `reason` says why it goes no further."""
-        told = {"level": level, "reason": reason, "figures": dump(figures).decode()}
+        told = {"level": level, "reason": shown(reason), "figures": dump(figures).decode()}
         with telling(self._engine), self._engine.begin() as connection:
             connection.execute(submissions.update().where(submissions.c.id == name).values(told))
 
@@ -167,21 +168,28 @@ class Board:
 
     # ---- hold-outs ----
 
-    def look(self, row: Row, sealed: Sealed) -> int:
-        """Count a look of a submission at a hold-out, once; how many its submitter has had at this task's."""
+    def look(self, row: Row, sealed: Sealed, most: int | None = None) -> int | None:
+        """Count a look of a submission at a hold-out, once; how many its submitter has had at this task's.
+
+        None, and nothing is counted, where it would be one more than `most`: whoever counts at the same time waits.
+        """
         told = {"submission": row.id, "sealed": sealed, "submitter": row.submitter, "task": row.task, "date": _now()}
         try:
             with telling(self._engine), self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(sa.text("LOCK TABLE looks IN SHARE ROW EXCLUSIVE MODE"))
                 connection.execute(looks.insert().values(told))
+                if most is not None and _looks(connection, row.submitter, row.task, sealed) > most:
+                    connection.rollback()
+                    return None
         except IntegrityError:
             pass  # it was counted before its verification was cut off
         return self.looks(row.submitter, row.task, sealed)
 
     def looks(self, submitter: str, task: str, sealed: Sealed) -> int:
         """How many looks a submitter has had at a task's hold-out."""
-        mine = (looks.c.submitter == submitter) & (looks.c.task == task) & (looks.c.sealed == sealed)
         with telling(self._engine), self._engine.begin() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(mine)).scalar_one())
+            return _looks(connection, submitter, task, sealed)
 
     def has_looked(self, name: str, sealed: Sealed) -> bool:
         """Whether a submission's look was counted."""
@@ -207,7 +215,13 @@ class Board:
     # ---- submitters ----
 
     def token(self, name: str) -> str:
-        """A new token of a submitter, in place of the one before; the board keeps its digest only."""
+        """A new token of a submitter, in place of the one before; the board keeps its digest only.
+
+        Raises:
+            UsageError: no submission can be in that name.
+        """
+        if not re.fullmatch(NAME, name):
+            raise UsageError(f"{shown(name)[:80]!r} is no name; write up to 64 letters, digits, spaces and _.@-")
         made = secrets.token_urlsafe(32)
         kept = hashlib.sha256(made.encode()).hexdigest()
         with telling(self._engine), self._engine.begin() as connection:
@@ -237,6 +251,11 @@ def method_of(one: Submission) -> str:
 def _row(one: Any) -> Row:  # noqa: ANN401 - SQLAlchemy's own
     told = dict(one._mapping)  # noqa: SLF001 - its public name
     return Row(**{**told, "figures": json.loads(told["figures"])})
+
+
+def _looks(connection: Connection, submitter: str, task: str, sealed: Sealed) -> int:
+    mine = (looks.c.submitter == submitter) & (looks.c.task == task) & (looks.c.sealed == sealed)
+    return int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(mine)).scalar_one())
 
 
 def _log(connection: Connection, row: Row, error: RefusedError) -> None:

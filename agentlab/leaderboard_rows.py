@@ -16,11 +16,16 @@ MEASURED = (
 """What the board measured; None before it did."""
 
 
+VERIFIED = LEVELS[LEVELS.index("replayed") :]
+"""Levels at which the runs are known to come out as they were submitted."""
+
+
 def board_rows(url: str | None = None, task: str | None = None) -> list[dict[str, Any]]:
     """The rows of a board, best first: by the mean error on the hold-out over all declared runs.
 
     `url` is as in leaderboard_store.url_of: None means $AGENTLAB_BOARD, else a file in the user's data folder. Laws of
-    one task with one canonical key are one row: the first submission that is scored has it, `merged` names the others.
+    one task with one canonical key are one row: the first submission that is verified has it, without one the first
+    that is scored, and `merged` names the others. What is verified stands before what is not.
     Rejected submissions are in the incident log only.
 
     Raises:
@@ -38,7 +43,8 @@ def rows_of(submissions: list[Row]) -> list[dict[str, Any]]:
             families.setdefault((row.task, row.version, row.key), []).append(row)
     found = []
     for rows in families.values():
-        first = next((r for r in rows if "holdout_are" in r.figures), rows[0])
+        scored = [r for r in rows if "holdout_are" in r.figures]
+        first = next((r for r in scored if r.level in VERIFIED), (scored or rows)[0])
         found.append(told_of(first) | {"merged": [r.id for r in rows if r.id != first.id]})
     return sorted(found, key=_rank)
 
@@ -66,8 +72,9 @@ def told_of(row: Row) -> dict[str, Any]:
     }
 
 
-def _rank(row: dict[str, Any]) -> tuple[str, bool, float, float, str]:
-    """By task; those that are scored first, the smaller error first, of equal ones the larger R2."""
+def _rank(row: dict[str, Any]) -> tuple[str, bool, bool, float, float, str]:
+    """By task; the verified first, then those that are scored; the smaller error first, of equal ones the larger R2."""
     error, square = row["holdout_are"], row["holdout_r2"]
     none = error is None or square is None
-    return (row["task"], none, 0.0 if none else float(error), 0.0 if none else -float(square), row["date"])
+    figures = (0.0, 0.0) if none else (float(error), -float(square))
+    return (row["task"], none, row["level"] not in VERIFIED, *figures, row["date"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +46,14 @@ def open_sealed(home: Path, known: Known, file: str | None, digest: str | None =
         raise EvaluationError(f"the board has no sealed rows of {known.task.name}, so nothing can be scored on it")
     name = f"{known.version}-second" if digest else known.version
     cache = home / "sealed" / name
-    if not (cache / "sealed.json").is_file():
-        made = cache.with_name(f"{name}.new")
-        shutil.rmtree(made, ignore_errors=True)
-        _folder(made, known, file)
-        write_json(made / "sealed.json", _asked("features", made))
-        shutil.rmtree(cache, ignore_errors=True)
-        made.rename(cache)
+    with _alone(cache):
+        if not (cache / "sealed.json").is_file():
+            made = cache.with_name(f"{name}.new")
+            shutil.rmtree(made, ignore_errors=True)
+            _folder(made, known, file)
+            write_json(made / "sealed.json", _asked("features", made))
+            shutil.rmtree(cache, ignore_errors=True)
+            made.rename(cache)
     found = str(json.loads((cache / "sealed.json").read_text())["digest"])
     if digest is not None and found != digest:
         raise EvaluationError(f"the second hold-out of {known.task.name} is not the one whose digest is pinned")
@@ -75,9 +78,18 @@ def scored(sealed: Sealed, folder: Path, parts: Mapping[int, Path]) -> dict[str,
     found = _asked("predictions", folder)
     if found["digest"] != sealed.digest:
         raise EvaluationError(f"the hold-out of {sealed.known.task.name} was changed; give the task another name")
-    if not kept.is_file():
+    with _alone(sealed.cache):
         write_json(kept, {name: found[name] for name in ("reference", "reference_refitted")})
     return found
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Verifications that go on side by side write to a hold-out's folder one at a time."""
+    cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with cache.with_name(f"{cache.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _folder(folder: Path, known: Known, file: str) -> None:

@@ -74,7 +74,8 @@ def application(board: Board, token: str) -> Starlette:
     """The ASGI application of a board; `token` may submit in any name, those of submitters in their own."""
 
     async def submit(request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        given = given if scheme.lower() == "bearer" else ""
         owner = hmac.compare_digest(given.encode(), token.encode())
         holder = None if owner else await run_in_threadpool(board.holder, given)
         if not owner and holder is None:

@@ -123,7 +123,7 @@ def url_of(where: str | None) -> URL:
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:
         found = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number
         found = None
     kinds = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
     name = found.drivername.partition("+")[0] if found is not None else ""
@@ -132,6 +132,8 @@ def url_of(where: str | None) -> URL:
             "the board's address cannot be read; write a file such as board.sqlite, or "
             f"postgresql://USER:PASSWORD@HOST/DATABASE with @ as %40 in the password (--board, or {VARIABLE})"
         )
+    if name == "sqlite" and found.database in (None, "", ":memory:"):
+        raise UsageError("a board in memory is gone when the command ends; write a file such as board.sqlite (--board)")
     return found.set(drivername=kinds[name])
 
 
@@ -236,12 +238,12 @@ def telling(engine: Engine) -> Iterator[None]:
         yield
     except IntegrityError:
         raise
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:  # the latter from what is done as a connection is made
         url = engine.url
         where = url.database if engine.dialect.name == "sqlite" else f"the database {url.database} on {_host(url)}"
         why = type(getattr(error, "orig", None) or error).__name__
-        if isinstance(error, DatabaseError) and engine.dialect.name == "sqlite":
-            why = " ".join(str(error.orig).split())
+        if isinstance(error, DatabaseError | sqlite3.Error) and engine.dialect.name == "sqlite":
+            why = " ".join(str(getattr(error, "orig", error)).split())
         raise BackendError(
             f"{where}: the board cannot be used ({why}); mend it, or give another with --board"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -51,7 +52,7 @@ def _check_settings(config: RunConfig, task: Task) -> None:
 def _records(text: str) -> list[Record]:
     """The lines of a trace, each as the trace's own writer writes it."""
     found: list[Record] = []
-    for at, line in enumerate(text.splitlines(keepends=True), start=1):
+    for at, line in enumerate(re.findall(r"[^\n]*\n|[^\n]+", text), start=1):
         try:
             record = json.loads(line)
             same = isinstance(record, dict) and dump(record).decode() == line
@@ -107,6 +108,8 @@ def _check_law(law: Record, finalists: Sequence[Record], records: Sequence[Recor
     try:
         if law.get("program"):
             key = program_key(str(formula))
+            if not isinstance(law.get("params"), dict):
+                raise RefusedError("wrong numbers", "the law has no parameters on record")
         else:
             one = parse(str(formula), task.names)
             key = one.key

@@ -226,10 +226,17 @@ def _cost(case: _Case) -> dict[str, float]:
     usd = [_amount(r.get("usd")) for r in flat if r["kind"] in ("decision", "reply", "lost")]
     flops = [_amount(r.get("flops")) for r in flat if r["kind"] == "measured"]
     return {
-        "usd": digits(math.fsum(usd)),
-        "flops": digits(math.fsum(flops)),
-        "seconds": digits(math.fsum(run.seconds for run in case.one.runs)),
+        "usd": _total(usd),
+        "flops": _total(flops),
+        "seconds": _total([run.seconds for run in case.one.runs]),
     }
+
+
+def _total(amounts: Sequence[float]) -> float:
+    try:
+        return digits(math.fsum(amounts))
+    except OverflowError:
+        raise RefusedError("not finite", "what the runs are said to cost adds up to no number") from None
 
 
 def _amount(value: object) -> float:
@@ -271,14 +278,18 @@ def _confirm(board: Board, case: _Case, worker: Worker, figures: dict[str, Any])
     row, pinned = case.row, board.pinned(case.row.task)
     if pinned is None:
         return
+    why = f"the looks of {row.submitter} at the second hold-out are used up ({SECOND_LOOKS})"
     used = board.looks(row.submitter, row.task, "second")
     if used >= SECOND_LOOKS and not board.has_looked(row.id, "second"):
-        why = f"the looks of {row.submitter} at the second hold-out are used up ({SECOND_LOOKS})"
         board.advance(row.id, "replayed", figures, why)
         return
     sealed = open_sealed(board.home, case.known, str(second_file(board, row.task)), pinned)
     found = _judged(case, worker, sealed)
-    figures["second_looks"] = board.look(row, "second")
+    looks = board.look(row, "second", SECOND_LOOKS)
+    if looks is None:  # another of this submitter's was verified meanwhile, and had the last one
+        board.advance(row.id, "replayed", figures, why)
+        return
+    figures["second_looks"] = looks
     told = scored(sealed, case.place / "second", {seed: case.folder(seed) / PARTS for seed in found})
     again = _summary(case, found, told)
     figures["second_are"] = again["holdout_are"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentlab.report_parts import BLANK, Block, Bullets, Code, Grid, Heading, Para, Part, Row, Source, Sourced
 from agentlab.trace import number
+from agentlab.types import ALL
 
 Card = Mapping[str, Any]
 """audit.json."""
@@ -21,7 +22,10 @@ def decision(card: Card) -> list[Part]:
     if chosen is None:
         return ["The law has no decision to make: its features leave nothing to choose."]
     told = Source(card, "a:", fields=True)
-    parts: list[Part] = ["Decision: "]
+    group, target = card["focus"]
+    parts: list[Part] = ["Decision for ", Code(target), ": "]
+    if group != ALL:
+        parts[1:1] = ["group ", Code(group), ", "]
     if card["compute"] is not None:
         parts += ["with ", told.of("compute", ".3g") or BLANK, " FLOPs, "]
     for i, name in enumerate(chosen["config"]):

@@ -20,6 +20,7 @@ from typing import Any
 
 from agentlab import detach
 from agentlab.files import write_json
+from agentlab.runs_files import CONFIG
 from agentlab.trace import dump
 from agentlab.types import AgentlabError, RunConfig
 from agentlab.words import UsageError, read_words, refuse_unused
@@ -49,7 +50,7 @@ def start(config: RunConfig, key: str = "") -> Detached:
     """Make the folder of a run and start it in a session of its own; with a `key` that is known, find its run.
 
     Raises:
-        UsageError: the key belongs to a run with other settings.
+        UsageError: the key belongs to a run with other settings, or to one that was deleted.
         AgentlabError: as `runs.create` and `table.intake`: wrong words are refused before anything is started.
     """
     if not key:
@@ -68,6 +69,8 @@ def start(config: RunConfig, key: str = "") -> Detached:
                 f"key {key!r} has started {folder.name} with another {', '.join(changed)}=; give another key, or the "
                 "same words"
             )
+        if not (folder / CONFIG).is_file():
+            raise UsageError(f"key {key!r} has started {folder.name}, which is not there any more; give another key")
         if detach.process_of(folder) is None:  # the command that was starting it was killed
             detach.launch(folder)
         return Detached(folder, new=False)

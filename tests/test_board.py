@@ -114,6 +114,14 @@ def test_a_submission_that_is_sent_twice_is_kept_once_and_a_look_is_counted_once
         assert (board.looks("ann", "tiny", "second"), board.has_looked(name, "first")) == (0, True)
 
 
+def test_a_look_above_the_limit_is_not_counted_and_one_that_was_counted_stays(where: str) -> None:
+    with open_board(where) as board:
+        told = [row(n, submitter="ann") for n in range(3)]
+        assert [board.look(one, "second", 2) for one in told] == [1, 2, None]
+        assert (board.look(told[0], "second", 2), board.looks("ann", told[0].task, "second")) == (2, 2)
+        assert not board.has_looked(told[2].id, "second")
+
+
 def test_a_token_is_anothers_no_more_when_a_new_one_is_made(where: str) -> None:
     with open_board(where) as board:
         old, new = board.token("ann"), board.token("ann")
@@ -136,6 +144,7 @@ def test_a_board_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         f"mysql://ann:{SECRET}@db.example/board",
         f"postgresql://ann:{SECRET}@{SECRET}@db.example/board",
         f"postgresql://ann:{SECRET}@127.0.0.1:1/board",
+        f"postgresql://ann:{SECRET}@127.0.0.1:port/board",
         "sqlite:////nowhere/at/all/board.sqlite",
     ],
 )
@@ -160,6 +169,14 @@ def test_equal_laws_are_one_row_and_the_first_that_is_scored_has_the_credit() ->
     assert found[1]["submitter"] == "who 2"
     apart = rows_of([row(1, key="same", error=0.1), row(2, key="same", error=0.1, version="2")])
     assert len(apart) == 2
+
+
+def test_what_cannot_be_run_again_takes_neither_rank_nor_credit_from_what_was() -> None:
+    held, made = row(1, key="same", error=0.01), row(2, key="same", error=0.2, level="replayed")
+    best, last = row(3, error=0.001), row(4, error=0.3, level="confirmed")
+    found = rows_of([held, made, best, last])
+    assert [r["id"] for r in found] == [made.id, last.id, best.id]
+    assert found[0]["merged"] == [held.id]
 
 
 def test_what_is_not_scored_stands_last_and_what_is_rejected_nowhere() -> None:
@@ -228,6 +245,10 @@ def test_runs_are_submitted_shown_and_exported(place: Path, tmp_path: Path, monk
         (["submit", "tiny-001", "--to", "http://127.0.0.1:1"], "does not answer"),
         (["verify", "abc"], "no submission 'abc'"),
         (["export", "--out", "board.docx"], "told by the ending"),
+        (["export", "--out", "nowhere/board.md"], "a file that can be written"),
+        (["token", ""], "is no name"),
+        (["--board", "."], "unable to open"),
+        (["--board", "sqlite://"], "a board in memory"),
         (["second", "nothing"], "no such task"),
         (["second", "tiny"], "its truth is not known"),
     ],

@@ -12,6 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from finished_runs import finished
 from sklearn.base import clone  # type: ignore[import-untyped]
+from sklearn.metrics import r2_score  # type: ignore[import-untyped]
 from sklearn.model_selection import cross_val_score  # type: ignore[import-untyped]
 from test_discover_model import agentlab
 
@@ -50,6 +51,23 @@ def test_a_fit_finds_the_law_in_frames_and_in_arrays_alike() -> None:
     low, high = named.predict_interval(data[["N"]], ci=0.9)
     assert np.all(low <= high)
     assert set(named.intervals_["all"]["loss"]) == {"E", "A", "a"}
+
+
+def test_scores_take_targets_by_name_and_weights_as_scikit_learn_does() -> None:
+    sizes = np.geomspace(1e6, 1e9, 16)
+    noise = np.random.default_rng(1).normal(1, 0.02, (2, 16))
+    data = pd.DataFrame(
+        {"N": sizes, "b": (1.7 + 400 / sizes**0.34) * noise[0], "a": (0.9 + 90 / sizes**0.25) * noise[1]}
+    )
+    law = ScalingLaw("E + A/N**p").fit(data[["N"]], data[["b", "a"]])
+    weight = np.linspace(0.1, 3, 16)
+    said = law.predict(data[["N"]])
+    for given in (None, weight):
+        expected = r2_score(data[["b", "a"]], said, sample_weight=given)
+        assert law.score(data[["N"]], data[["b", "a"]], sample_weight=given) == pytest.approx(expected, rel=1e-12)
+        assert law.score(data[["N"]], data[["a", "b"]], sample_weight=given) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(UsageError, match="1 columns; the law has 2 targets"):
+        law.score(data[["N"]], data["a"])
 
 
 def test_without_a_formula_it_searches_also_where_an_event_loop_runs() -> None:

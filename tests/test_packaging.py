@@ -124,7 +124,10 @@ def test_the_core_installs_what_it_imports_and_nothing_else(checkout: Path) -> N
 def test_everything_that_is_declared_is_pinned(checkout: Path) -> None:
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *(t for texts in project["optional-dependencies"].values() for t in texts)]
-    pins = {line.split("==")[0].lower().replace("_", "-") for line in (checkout / "constraints.txt").read_text().splitlines()}
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (checkout / "constraints.txt").read_text().splitlines()
+    }
     assert {re.split(r"[>=<\[]", text)[0].replace("_", "-") for text in wanted} - {project["name"]} <= pins
 
 

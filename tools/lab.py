@@ -113,7 +113,7 @@ async def discover_start(
     given = {k: v for k, v in (("max_minutes", max_minutes), ("max_usd", max_usd)) if v is not None}
     key = idempotency_key or new_key()
     words = await off(search_words, rows, search.model_copy(update=given))
-    argv = ["-P", "-m", "agentlab.runs_detach", "--key", key, "--", *words]
+    argv = ["-P", "-m", "agentlab.runs_detach", f"--key={key}", "--", *words]
     found = await ask(argv, ctx, keys=search.proposer != "mutate")
     if found is None:
         note = f"it is being started; call again with the same arguments and idempotency_key={key}"
