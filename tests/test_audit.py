@@ -226,7 +226,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
     path = published(folder)
     given = ("data=published.csv", "target=loss", "features=n_params,tokens", "where=lr<2e-3")
-    agentlab("discover", *given, "budget.candidates=12", "window=4", "--plain", cwd=path.parent)
+    agentlab("discover", *given, "budget.candidates=6", "window=4", "--plain", cwd=path.parent)
     return folder
 
 

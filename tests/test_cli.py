@@ -18,7 +18,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     _, rows = planted(48, seed=5)
     data = write_csv(folder / "runs.csv", {k: v.tolist() for k, v in {**rows.columns, **rows.targets}.items()})
-    agentlab("discover", *words(data, "budget.candidates=16", "window=8"), "--plain", cwd=folder)
+    agentlab("discover", *words(data, "budget.candidates=8", "window=8"), "--plain", cwd=folder)
     return folder
 
 
@@ -131,7 +131,7 @@ def test_what_a_tracker_is_told_is_what_the_trace_says(place: Path) -> None:
     best = [p.value for p in told.curves if p.name == "best.objective"]
     assert best == sorted(best, reverse=True)
     assert len(best) >= 2
-    assert told.settings["budget.candidates"] == "16"
+    assert told.settings["budget.candidates"] == "8"
     assert {p.name for p in told.files} == {"config.json", "trace.jsonl", "law.json", "holdout.json"}
     assert not any(p.suffix == ".npz" for p in told.files)
 

@@ -84,7 +84,7 @@ def rows() -> str:
     return "\n".join(told) + "\n"
 
 
-WORDS = ("experiments=1", "budget.flops=1e20", "budget.candidates=20", "workers=1")
+WORDS = ("experiments=1", "budget.flops=1e20", "budget.candidates=10", "workers=1")
 
 
 @pytest.fixture(scope="module")
