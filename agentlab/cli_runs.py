@@ -31,10 +31,10 @@ def carry_out(folder: Path, *, as_json: bool, plain: bool, approve: bool | None 
 
 
 def _print_result(folder: Path, *, as_json: bool) -> None:
-    from agentlab import runs
     from agentlab.display import summary
+    from agentlab.runs_result import result as result_of
 
-    result = runs.result(folder)
+    result = result_of(folder)
     if as_json:
         print_json(result)
     else:
@@ -51,9 +51,10 @@ def runs_top(ctx: typer.Context) -> None:
 @runs_app.command("list")
 def runs_list(out: str = "runs", as_json: Json = False) -> None:
     """List the runs of a folder."""
-    from agentlab import runs
+    from agentlab.runs_files import list_runs
+    from agentlab.runs_result import status
 
-    rows = [runs.status(folder) for folder in runs.list_runs(out)]
+    rows = [status(folder) for folder in list_runs(out)]
     if as_json:
         print_json(rows)
         return
@@ -69,9 +70,9 @@ def runs_list(out: str = "runs", as_json: Json = False) -> None:
 @runs_app.command("show")
 def runs_show(run: str, out: str = "runs", as_json: Json = False) -> None:
     """Show what a run found."""
-    from agentlab import runs
+    from agentlab.runs_files import find
 
-    _print_result(runs.find(run, out), as_json=as_json)
+    _print_result(find(run, out), as_json=as_json)
 
 
 @runs_app.command("resume")

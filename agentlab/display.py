@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from agentlab.experiments_call import DearRuns
+from agentlab.experiments_dear import DearRuns
 from agentlab.trace import dump
 from agentlab.types import Task
 

@@ -29,7 +29,8 @@ from langgraph.types import Command, interrupt
 from agentlab.belief import Belief
 from agentlab.discover_files import TRACE
 from agentlab.discover_state import Progress, note_time
-from agentlab.experiments_call import DearRuns, Runner
+from agentlab.experiments_call import Runner
+from agentlab.experiments_dear import DearRuns
 from agentlab.experiments_laws import Survivor, beliefs_of, question_of, survivors_of, wasted
 from agentlab.experiments_rows import rows_after
 from agentlab.experiments_stop import Curves

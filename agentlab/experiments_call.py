@@ -25,14 +25,6 @@ TRIES = 60
 """How often a job is asked for that the server has no room for yet, or that was killed from outside."""
 
 
-@dataclass(frozen=True, slots=True)
-class DearRuns:
-    """Runs that may cost more than is approved: how many, and their FLOPs together."""
-
-    runs: int
-    flops: float
-
-
 @dataclass(frozen=True)
 class Runner:
     """Carries experiments out.

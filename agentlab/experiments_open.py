@@ -24,7 +24,8 @@ from agentlab.discover_open import proposer_name
 from agentlab.discover_spent import spending
 from agentlab.discover_state import Progress
 from agentlab.experiments import SURVIVORS_FILE, Loop
-from agentlab.experiments_call import DearRuns, Runner, prepared
+from agentlab.experiments_call import Runner, prepared
+from agentlab.experiments_dear import DearRuns
 from agentlab.experiments_rows import RUNS
 from agentlab.files import write_json
 from agentlab.run_rows import ROWS, read_rows

@@ -16,7 +16,8 @@ from agentlab.errors import nearest
 from agentlab.law import parse
 from agentlab.program_text import refuse_program
 from agentlab.run_rows import read_rows
-from agentlab.runs import find, result
+from agentlab.runs_files import find
+from agentlab.runs_result import result
 from agentlab.types import ALL, FloatArray, Rows, StrArray
 from agentlab.words import UsageError, read_words
 

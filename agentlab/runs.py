@@ -33,7 +33,7 @@ from agentlab.files import write_json
 from agentlab.models_offline import Recorded
 from agentlab.run_rows import ROWS, SAMPLE, TASK, Intake, read_rows, write_rows
 from agentlab.runs_files import CONFIG, find, list_runs, read_config, seconds_of
-from agentlab.runs_result import NoLawError, result
+from agentlab.runs_result import NoLawError, result, status
 from agentlab.tool_spec import ServerSpec
 from agentlab.trace import SCHEMA, Record, Trace, TraceError, read, rewind
 from agentlab.types import EvaluationError, RunConfig, Task
@@ -267,17 +267,3 @@ def _score_holdout(folder: Path) -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EvaluationError(f"scoring the hold-out of {folder} failed: {last}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def status(folder: Path) -> dict[str, Any]:
-    """Where a run stands: its state, how many candidates are on record, its law."""
-    path = folder / TRACE
-    records = list(read(path)) if path.exists() else []
-    law = next((r for r in records if r["kind"] == "law"), None)
-    return {
-        "run": folder.name,
-        "state": "open" if law is None else "done",
-        "evaluated": sum(r["kind"] == "entry" for r in records)
-        + sum(r["counts"]["evaluated"] for r in records if r["kind"] == "round"),
-        "formula": (law or {}).get("formula", ""),
-    }

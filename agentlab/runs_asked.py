@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentlab import runs
 from agentlab.audit import Beside
 from agentlab.audit_words import AuditWords, audit_words, beside, run_words, with_reference
 from agentlab.law import Law, parse
 from agentlab.program_text import refuse_program
 from agentlab.run_rows import Intake, read_rows
+from agentlab.runs_files import find, read_config
+from agentlab.runs_result import result
 from agentlab.table import intake
 from agentlab.words import UsageError
 
@@ -34,12 +35,12 @@ def asked(verb: str, words: Sequence[str], law: str) -> Asked:
     Raises:
         UsageError, TableError, CatalogError, LawError: one line that says what is wrong and what to write.
     """
-    folder = runs.find(words[0]) if words and "=" not in words[0] and not _is_table(words[0]) else None
+    folder = find(words[0]) if words and "=" not in words[0] and not _is_table(words[0]) else None
     if folder is not None:
-        given = run_words(words[1:], verb, runs.read_config(folder))
+        given = run_words(words[1:], verb, read_config(folder))
         taken = Intake(*read_rows(folder, every=True))
         if not law:
-            found = runs.result(folder)["law"]
+            found = result(folder)["law"]
             refuse_program(found, f"agentlab {verb}", folder.name)
             law = found["formula"]
     else:

@@ -144,3 +144,17 @@ def _verdict(law: Record, holdout: Record, beside: Mapping[str, Any]) -> str:
 
 def _percent(score: Mapping[str, Any]) -> str:
     return f"{100 * number(score['are']):.2g}%"
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """Where a run stands: its state, how many candidates are on record, its law."""
+    path = folder / TRACE
+    records = list(read(path)) if path.exists() else []
+    law = next((r for r in records if r["kind"] == "law"), None)
+    return {
+        "run": folder.name,
+        "state": "open" if law is None else "done",
+        "evaluated": sum(r["kind"] == "entry" for r in records)
+        + sum(r["counts"]["evaluated"] for r in records if r["kind"] == "round"),
+        "formula": (law or {}).get("formula", ""),
+    }
