@@ -15,10 +15,13 @@ die() { echo "setup: $*" >&2; exit 5; }
 
 on_debian_as_root() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
-apt_install() {
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get install -y -q --no-install-recommends "$@" && return
-  apt-get update -q && apt-get install -y -q --no-install-recommends "$@"
+apt_install() { # one at a time: several tests may need a program at once
+  (
+    flock 9
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -q --no-install-recommends "$@" && exit
+    apt-get update -q && apt-get install -y -q --no-install-recommends "$@"
+  ) 9>"${TMPDIR:-/tmp}/agentlab-apt.lock"
 }
 
 make_venv() {
