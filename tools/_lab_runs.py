@@ -195,7 +195,8 @@ def _state(folder: Path, found: Tally) -> tuple[str, str]:
     if scored and (law or {}).get("entry") is None:
         return "failed", "no law fitted the rows within the budget; start a run with more candidates"
     if scored:
-        return "done", ""
+        writes = life in ("running", "stopping") and not _printed(folder / detach.OUTPUT)
+        return (life, "its law is scored; it writes its verdict") if writes else ("done", "")
     if life == "running":
         return ("running", "") if found.place else ("starting", "")
     if life == "stopping":
