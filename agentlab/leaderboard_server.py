@@ -6,15 +6,10 @@ import hmac
 import json
 import os
 import secrets
-import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import ExitStack
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -24,21 +19,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agentlab.errors import AgentlabError, BackendError
-from agentlab.files import cache_folder
 from agentlab.leaderboard_board import Board
 from agentlab.leaderboard_records import MOST_BYTES, TOKEN, RefusedError, read_submission
 from agentlab.leaderboard_rows import rows_of, told_of
 from agentlab.leaderboard_tasks import task_of
+from agentlab.listening import LOOPBACK, end_on_signals, given_token, kept_token, listen, serve_app
 from agentlab.trace import dump
 from agentlab.words import UsageError
 
-HOST = "127.0.0.1"
-SHORTEST = 16
-"""Characters a token must have: fewer can be guessed."""
 MOST_OPEN = 256
 """Connections at one time; one more gets 503."""
-GRACE = 3
-"""Seconds that requests in progress get to end after SIGTERM."""
 
 
 def serve(board: Board, port: int, env: MutableMapping[str, str] = os.environ) -> None:
@@ -51,23 +41,18 @@ def serve(board: Board, port: int, env: MutableMapping[str, str] = os.environ) -
         BackendError: the port cannot be had.
         UsageError: the token is too short.
     """
-    token = env.pop(TOKEN, None)
-    if token is not None and len(token) < SHORTEST:
-        raise UsageError(f"{TOKEN} has {len(token)} characters; give at least {SHORTEST}, or none to have one made")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    with _bound(port) as sock, ExitStack() as stack:
+    token = given_token(TOKEN, env)
+    end_on_signals()
+    with listen(LOOPBACK, port, MOST_OPEN, "--port 0 takes a free one") as sock, ExitStack() as stack:
         port, file = sock.getsockname()[1], None
         if token is None:
             token = secrets.token_urlsafe(32)
-            file = stack.enter_context(_kept(token, f"board-{port}"))
-        sys.stdout.write(json.dumps({"url": f"http://{HOST}:{port}", "token_file": str(file) if file else None}) + "\n")
+            file = stack.enter_context(kept_token(token, f"board-{port}", env))
+        sys.stdout.write(
+            json.dumps({"url": f"http://{LOOPBACK}:{port}", "token_file": str(file) if file else None}) + "\n"
+        )
         sys.stdout.flush()
-        config = uvicorn.Config(
-            application(board, token), log_level="warning", access_log=False, server_header=False,
-            limit_concurrency=MOST_OPEN, timeout_graceful_shutdown=GRACE, ws="none",
-        )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[sock])
+        serve_app(application(board, token), sock, MOST_OPEN)
 
 
 def application(board: Board, token: str) -> Starlette:
@@ -107,7 +92,7 @@ def application(board: Board, token: str) -> Starlette:
             Route("/incidents", _guarded(incidents)),
         ],
         # A page elsewhere can have its own name point here; it cannot change what the browser calls us.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"])],
     )
 
 
@@ -154,37 +139,3 @@ def _answer(told: object, status: int = 200) -> Response:
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(dump(told), status, headers, JSONResponse.media_type)
-
-
-def _bound(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((HOST, port))
-        sock.listen(MOST_OPEN)
-    except OSError as error:
-        sock.close()
-        raise BackendError(
-            f"cannot listen on {HOST} port {port} ({error.strerror}); --port 0 takes a free one"
-        ) from error
-    return sock
-
-
-@contextmanager
-def _kept(token: str, name: str) -> Iterator[Path]:
-    """A file with the token that only its owner reads, gone when the block is left."""
-    folder = cache_folder() / "tokens"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = folder / name
-    file.unlink(missing_ok=True)  # of a server on this port that was killed
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.write(token + "\n")
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """An orderly end is no failure, whenever the signal comes."""
-    raise SystemExit(0)

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("catalog", "metrics", "law", "vote", "ledger", "journal", "trace", "words", "task_file", "csv", "variables"),
         "hub",
+        "listening",
         "semconv",
         "engine_address",
     ),

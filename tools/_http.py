@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
-import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import MutableMapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import uvicorn
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
@@ -25,13 +20,9 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentlab.errors import AgentlabError, BackendError
-from agentlab.files import cache_folder
+from agentlab.listening import LOOPBACK, end_on_signals, given_token, kept_token, listen, serve_app
 
-LOOPBACK = "127.0.0.1"
 TOKEN = "AGENTLAB_TOKEN"  # noqa: S105 -- the name of the variable, not a token
-SHORTEST = 16
-"""Characters a token must have: fewer can be guessed."""
 
 MAX_BODY = 4 << 20
 """Bytes a request may have; a longer one gets 413."""
@@ -41,8 +32,6 @@ IDLE = 600
 """Seconds after which a session without a request is over: its client may have gone without a word."""
 MAX_OPEN = 1024
 """Connections at one time; one more gets 503."""
-GRACE = 3
-"""Seconds that calls in progress get to end after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +62,14 @@ def serve_http(server: MCPServer[Any], where: Listening, env: MutableMapping[str
         BackendError: the address cannot be had.
         AgentlabError: the token in `env` is too short. It is taken out of `env`, so that no child inherits it.
     """
-    token = env.pop(TOKEN, None)
-    if token is not None and len(token) < SHORTEST:
-        raise AgentlabError(f"{TOKEN} has {len(token)} characters; give at least {SHORTEST}, or none to have one made")
-    _end_on_signals()
+    token = given_token(TOKEN, env)
+    end_on_signals()
     with bind(where) as sock, ExitStack() as stack:
         port = sock.getsockname()[1]
         file = None
         if token is None:
             token = secrets.token_urlsafe(32)
-            file = stack.enter_context(_kept(token, f"{server.name}-{port}", env))
+            file = stack.enter_context(kept_token(token, f"{server.name}-{port}", env))
         if where.host not in (LOOPBACK, "::1", "localhost"):
             sys.stderr.write(
                 f"warning: {where.host} is reached from other machines, and the token goes over the wire as it is; "
@@ -90,7 +77,7 @@ def serve_http(server: MCPServer[Any], where: Listening, env: MutableMapping[str
             )
         sys.stdout.write(json.dumps({"url": url_of(where, sock), "token_file": str(file) if file else None}) + "\n")
         sys.stdout.flush()
-        serve_app(http_app(server, where, port, token=token), sock)
+        serve_app(http_app(server, where, port, token=token), sock, MAX_OPEN)
 
 
 def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str | None) -> ASGIApp:
@@ -122,40 +109,13 @@ def http_app(server: MCPServer[Any], where: Listening, port: int, *, token: str 
 
 def bind(where: Listening) -> socket.socket:
     """A listening socket. Raises BackendError in one line where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    # The protocol is named, for asyncio turns Nagle's algorithm off only where it is: else an answer waits 40 ms.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((where.host, where.port))
-        sock.listen(MAX_OPEN)
-    except OSError as error:
-        sock.close()
-        raise BackendError(
-            f"cannot listen on {where.host} port {where.port} ({error.strerror}); --http 0 takes a free port"
-        ) from error
-    return sock
+    return listen(where.host, where.port, MAX_OPEN, "--http 0 takes a free port")
 
 
 def url_of(where: Listening, sock: socket.socket) -> str:
     """Where clients find the server behind a socket."""
     host = f"[{where.host}]" if ":" in where.host else where.host
     return f"http://{host}:{sock.getsockname()[1]}/mcp"
-
-
-def serve_app(app: ASGIApp, sock: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; calls in progress get GRACE seconds, then their handlers are cancelled."""
-    _end_on_signals()
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=MAX_OPEN,
-        timeout_graceful_shutdown=GRACE,
-        ws="none",
-    )
-    uvicorn.Server(config).run(sockets=[sock])
 
 
 def _names(where: Listening, port: int) -> list[str]:
@@ -165,32 +125,3 @@ def _names(where: Listening, port: int) -> list[str]:
         own.append(f"[{where.host}]" if ":" in where.host else where.host)
     given = [form for name in where.names for form in (name, f"{name}:{port}")]
     return list(dict.fromkeys([*(f"{name}:{port}" for name in own), *given]))
-
-
-@contextmanager
-def _kept(token: str, name: str, env: Mapping[str, str]) -> Iterator[Path]:
-    """A file with the token that only its owner reads, gone when the block is left."""
-    folder = cache_folder(env) / "tokens"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-    file = folder / name
-    file.unlink(missing_ok=True)  # of a server on this port that was killed
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.write(token + "\n")
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def _end_on_signals() -> None:
-    """Let SIGTERM and SIGINT end the process with code 0, whenever they come.
-
-    uvicorn takes them over while it serves, and raises them again when it has shut down: an orderly end is no failure.
-    """
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(0)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
