@@ -10,7 +10,7 @@ import importlib
 import json
 import sys
 
-from agentlab.tools._http import Listening, bind, http_app, serve_app, url_of
+from agentlab.tools._http import MAX_OPEN, Listening, bind, http_app, serve_app, url_of
 from agentlab.tools._server import plain_log
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     with bind(where) as sock:
         sys.stdout.write(json.dumps({"url": url_of(where, sock)}) + "\n")
         sys.stdout.flush()
-        serve_app(http_app(server, where, sock.getsockname()[1], token=None), sock)
+        serve_app(http_app(server, where, sock.getsockname()[1], token=None), sock, MAX_OPEN)
 
 
 if __name__ == "__main__":
