@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from agentlab import runs, selection
+from agentlab.csv_header import TableError
 from agentlab.errors import nearest
 from agentlab.metrics import pooled
 from agentlab.replay import Run, open_run
@@ -24,6 +25,7 @@ from agentlab.types import Budget, FloatArray, GroupParams, RunConfig
 from agentlab.words import UsageError
 
 WEIGHT = "sample_weight"
+ROWS = "rows.csv"
 
 Data = Any
 """A DataFrame, or an array (n, features)."""
@@ -118,11 +120,13 @@ class ScalingLaw:
         Columns of a DataFrame have their names; those of an array are called x0, x1, .. and its target y.
 
         Raises:
-            UsageError, TableError: the data are not what a law can be fitted to.
+            UsageError: the data are not what a law can be fitted to.
             EvaluationError: the formula does not fit.
             NoLawError: no law was found.
         """
         columns, targets = _columns(X), _targets(y)
+        _refuse_gaps({**columns, **targets})
+        _refuse_words({name: values for name, values in columns.items() if name != self.group})
         if twice := [t for t in targets if t in columns]:
             raise UsageError(f"y: {twice[0]!r} is a column of X as well; name it otherwise")
         if self.group is not None and self.group not in columns:
@@ -130,14 +134,18 @@ class ScalingLaw:
         weight = {} if sample_weight is None else {WEIGHT: np.asarray(sample_weight, dtype=np.float64)}
         with tempfile.TemporaryDirectory(prefix="agentlab-fit-") as name:
             folder = Path(name)
-            _write(folder / "rows.csv", {**columns, **targets, **weight})
-            law = self._made(folder, [c for c in columns if c != self.group], list(targets), weighted=bool(weight))
+            _write(folder / ROWS, {**columns, **targets, **weight})
+            features = [c for c in columns if c != self.group]
+            try:
+                law = self._made(folder, features, list(targets), weighted=bool(weight))
+            except TableError as error:
+                raise UsageError(str(error).replace(str(folder / ROWS), "the rows of X and y")) from None
         self._keep(law, list(columns), tuple(targets))
         return self
 
     def _made(self, folder: Path, features: list[str], targets: list[str], *, weighted: bool) -> FoundLaw:
         config = RunConfig(
-            data=str(folder / "rows.csv"), target=",".join(targets), features=",".join(features), group=self.group,
+            data=str(folder / ROWS), target=",".join(targets), features=",".join(features), group=self.group,
             weights=WEIGHT if weighted else None, scale=self.scale, residual=self.residual, robust=self.robust,
             max_params=self.max_params, seed=self.seed, budget=Budget(candidates=self.candidates), out=str(folder),
         )  # fmt: skip
@@ -184,6 +192,7 @@ class ScalingLaw:
     def score(self, X: Data, y: Data, sample_weight: FloatArray | None = None) -> float:
         """R2, the mean over the targets, not clipped; columns of a DataFrame `y` are taken by their names."""
         found, targets = self._fitted().predict(self._named(X)), _targets(y)
+        _refuse_gaps(targets)
         if len(targets) != len(self.targets_):
             raise UsageError(f"y: {len(targets)} columns; the law has {len(self.targets_)} targets: give as many")
         if hasattr(y, "columns") and len(targets) > 1:
@@ -233,6 +242,26 @@ def _targets(y: Data) -> dict[str, FloatArray]:
     if values.ndim == 1:
         return {str(getattr(y, "name", None) or "y"): values}
     return {f"y{i}": values[:, i] for i in range(values.shape[1])}
+
+
+def _refuse_gaps(columns: Mapping[str, Any]) -> None:
+    """Raise UsageError for a number that is missing or infinite, with its row, counted from 0."""
+    for name, values in columns.items():
+        if values.dtype.kind == "f" and len(gaps := np.flatnonzero(~np.isfinite(values))):
+            more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+            raise UsageError(f"{name}: row {gaps[0]} is {values[gaps[0]]}{more}; leave such rows out, or fill them in")
+
+
+def _refuse_words(columns: Mapping[str, Any]) -> None:
+    """Raise UsageError for a feature that is no number, with its row, counted from 0."""
+    for name, values in columns.items():
+        for i, value in enumerate(values if values.dtype.kind not in "fiub" else ()):
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                raise UsageError(
+                    f"{name}: row {i} is {value!r}, no number; leave the column out, or name it group="
+                ) from None
 
 
 def _numbers(y: Data) -> FloatArray:

@@ -12,7 +12,7 @@ import numpy as np
 from agentlab import replay_program, selection
 from agentlab.audit import Plan, Settings, audit, plan
 from agentlab.audit_records import Card
-from agentlab.audit_words import settings_of
+from agentlab.audit_words import beside, run_words, settings_of
 from agentlab.fitting import FitOptions, GroupFit, bootstrap, fit_rows
 from agentlab.fitting_bootstrap import bootstrap_draws
 from agentlab.law import Law, parse
@@ -252,10 +252,9 @@ class FoundLaw:
 
     def card(self) -> Card:
         """The Law Card, as `agentlab audit` makes it: everything an audit finds about the law on the run's rows."""
-        from agentlab.runs_asked import asked  # noqa: PLC0415 - brings the whole loop along
-
-        it = asked("audit", [str(self.ground.folder)], self.law.text)
-        return audit(it.law, it.taken.task, it.taken.rows, settings_of(it.words), it.beside)[0]
+        task, every = self.ground.task, self.ground.every
+        words = run_words((), "audit", self.ground.config)
+        return audit(self.law, task, every, settings_of(words), beside(words, task, len(every)))[0]
 
     def latex(self) -> str:
         """The formula as LaTeX, without dollar signs."""

@@ -51,6 +51,20 @@ def test_a_fit_finds_the_law_in_frames_and_in_arrays_alike() -> None:
     low, high = named.predict_interval(data[["N"]], ci=0.9)
     assert np.all(low <= high)
     assert set(named.intervals_["all"]["loss"]) == {"E", "A", "a"}
+    assert named.law_.card().rows == len(data)  # though the folder that it was fitted in is gone
+
+
+def test_rows_that_hold_no_number_are_named() -> None:
+    data = table()
+    gaps = data.assign(loss=np.where(data.index == "run 3", np.nan, data["loss"]))
+    with pytest.raises(UsageError, match="loss: row 3 is nan; leave such rows out"):
+        ScalingLaw("E + A/N**a").fit(gaps[["N"]], gaps["loss"])
+    fitted = ScalingLaw("E + A/N**a").fit(data[["N"]], data["loss"])
+    with pytest.raises(UsageError, match="loss: row 3 is nan"):
+        fitted.score(gaps[["N"]], gaps["loss"])
+    words = data.assign(N=["one", *map(str, data["N"][1:])])
+    with pytest.raises(UsageError, match="N: row 0 is 'one', no number"):
+        ScalingLaw("E + A/N**a").fit(words[["N"]], words["loss"])
 
 
 def test_scores_take_targets_by_name_and_weights_as_scikit_learn_does() -> None:

@@ -105,6 +105,23 @@ def test_prompts_name_what_they_were_given_and_the_guide_names_the_roots(root: P
     assert str(root) in read("agentlab://guide")
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("run_get", {"run": "x", "wait_s": 99}, "wait_s = 99: input should be less than or equal to 15"),
+        ("run_get", {"run": "x", "detail": "bref"}, "detail = 'bref': input should be 'brief' or 'full'"),
+        ("run_get", {}, "run is missing"),
+        ("run_get", {"run": "x", "wait": 1}, "no argument 'wait'; did you mean 'wait_s'?"),
+        ("law_fit", {"law": "a", "rows": {"tarqet": "y"}}, "no argument 'rows.tarqet'; did you mean 'target'?"),
+        ("runget", {}, "no tool 'runget'; did you mean 'run_get'?"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line_and_none_is_ignored(
+    tool: str, arguments: dict[str, Any], words: str
+) -> None:
+    refused(call(tool, **arguments), words)
+
+
 # ---- what it may read ----
 
 

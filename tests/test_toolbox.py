@@ -65,7 +65,7 @@ def test_wrong_arguments_are_told_in_one_line() -> None:
         call_once("fit.law", {"data": 3, "seed": "many"})
     line = str(told.value)
     assert "\n" not in line
-    for word in ("fit.law", "data: ", "formula: Field required", "seed: "):
+    for word in ("fit.law", "data = 3: ", "formula is missing", "seed = 'many': "):
         assert word in line
 
 

@@ -9,16 +9,62 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentlab.tools._http import LOOPBACK, Listening, serve_http
 from mcp.server import MCPServer
 from mcp.server.extension import Extension
-from mcp.types import ToolAnnotations
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, InputRequiredResult, ToolAnnotations
+from pydantic import ValidationError
 
 from agentlab import __version__
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, nearest
+
+
+class _Server(MCPServer[Any]):
+    """The SDK's server, but wrong arguments are refused in one line, and none is ignored for its name."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool. Raises ToolError for one that there is not, and for arguments that it does not take."""
+        schemas = {tool.name: tool.input_schema for tool in await self.list_tools()}
+        if name not in schemas:
+            raise ToolError(f"no tool {name!r}; {nearest(name, schemas)}")
+        schema = schemas[name]
+        if unknown := [key for key in arguments if key not in schema["properties"]]:
+            raise ToolError(f"{name}: no argument {unknown[0]!r}; {nearest(unknown[0], schema['properties'])}")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(f"{name}: {_faults(error.__cause__, schema)}") from error.__cause__
+            raise
+
+
+def _faults(error: ValidationError, schema: Mapping[str, Any]) -> str:
+    """What is wrong with which argument, in one line without the address of a manual."""
+    told = []
+    for fault in error.errors(include_url=False):
+        *_, last = fault["loc"]
+        key, text = ".".join(str(part) for part in fault["loc"]), fault["msg"]
+        if fault["type"] == "missing":
+            told.append(f"{key} is missing")
+        elif fault["type"] == "extra_forbidden":
+            told.append(f"no argument {key!r}; {nearest(str(last), _names(schema))}")
+        else:
+            told.append(f"{key} = {fault['input']!r:.80}: {text[0].lower()}{text[1:]}")
+    return " ".join("; ".join(told).split())
+
+
+def _names(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the arguments and of everything inside them."""
+    yield from schema.get("properties", ())
+    for inner in schema.get("$defs", {}).values():
+        yield from inner.get("properties", ())
 
 
 def tool_server(name: str, instructions: str, *, extensions: Sequence[Extension] = ()) -> MCPServer[Any]:
@@ -26,7 +72,7 @@ def tool_server(name: str, instructions: str, *, extensions: Sequence[Extension]
 
     A refusal (`ToolError`) is told to the caller, who prints it; the server itself logs warnings, to stderr.
     """
-    return MCPServer(
+    return _Server(
         name,
         instructions=instructions,
         version=__version__,
