@@ -14,14 +14,17 @@ from test_discover import agentlab, write_csv
 from agentlab.audit import Settings, audit
 from agentlab.audit_battery import AXES, without_embeddings
 from agentlab.audit_files import record, write
+from agentlab.audit_optimisers import _bfgs, _Objective, _side_by_side, _simplex
 from agentlab.audit_page import BLANK, markdown
 from agentlab.audit_records import Card, Case
 from agentlab.audit_words import audit_words, beside, settings_of
+from agentlab.fitting import FitOptions
 from agentlab.fitting_bootstrap import bootstrap_draws
 from agentlab.law import parse
 from agentlab.table import intake
 from agentlab.trace import dump
 from agentlab.types import Rows, Task, Variable
+from agentlab.varpro import Data
 
 CHINCHILLA = "E + A/n_params**a + B/tokens**b"
 EPOCH = {"E": 1.8172, "A": 482.01, "a": 0.3478, "B": 2085.43, "b": 0.3658}
@@ -122,6 +125,19 @@ def test_what_the_chinchilla_file_does_not_hold_is_left_visibly_blank(chinchilla
     assert f"| learning-rate filter | {BLANK} |" in page
 
 
+def test_searches_side_by_side_end_where_each_ends_alone() -> None:
+    _, rows = line(40)
+    law = parse("p + q*x", ("x",))
+    data = Data({"x": rows.columns["x"]}, rows.targets["y"][None, :], rows.weight[None, :])
+    objective = _Objective(law, data, FitOptions(residual="plain"))
+    first = np.random.default_rng(0).standard_normal((4, 2))
+    for method in (_bfgs, _simplex):
+        together = _side_by_side(objective, [method(x) for x in first])
+        alone = [_side_by_side(objective, [method(x)])[0] for x in first]
+        assert np.array_equal(together, alone)
+        assert np.allclose(together, [2.0, 0.5], atol=0.02)
+
+
 def test_a_law_that_is_averaged_into_an_early_stop_is_seen(chinchilla: tuple[Card, Case]) -> None:
     """The mean loss is so small that BFGS's absolute tolerance ends it early (arXiv 2404.10102)."""
     card, _ = chinchilla
@@ -131,8 +147,15 @@ def test_a_law_that_is_averaged_into_an_early_stop_is_seen(chinchilla: tuple[Car
     assert early.error > 2 * (card.battery[0].error or 0.0)
 
 
-def test_every_axis_is_varied_where_the_file_allows_it(tmp_path: Path) -> None:
-    card, case = card_of(published(tmp_path), CHINCHILLA)
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Card, Case]:
+    """The card of a file that holds everything that can be varied, with what its user knows of it."""
+    facts = "facts=tokenizer: GPT-2; schedule: cosine; cluster: none"
+    return card_of(published(tmp_path_factory.mktemp("planted")), CHINCHILLA, facts)
+
+
+def test_every_axis_is_varied_where_the_file_allows_it(planted: tuple[Card, Case]) -> None:
+    card, case = planted
     varied = {v.axis for v in card.battery if v.error is not None}
     assert varied == {"as audited", *AXES}
     names = " ".join(v.name for v in card.battery)
@@ -206,8 +229,8 @@ def test_groups_and_targets_are_audited_each(tmp_path: Path) -> None:
     assert all(Path(f).stat().st_size > 0 for f in files)
 
 
-def test_what_the_user_knows_fills_the_checklist(tmp_path: Path) -> None:
-    card, _ = card_of(published(tmp_path), CHINCHILLA, "facts=tokenizer: GPT-2; schedule: cosine; cluster: none")
+def test_what_the_user_knows_fills_the_checklist(planted: tuple[Card, Case]) -> None:
+    card, _ = planted
     told = {f.name: (f.value, f.source) for f in card.facts}
     assert told["tokenizer"] == ("GPT-2", "told")
     assert told["schedule"] == ("cosine", "told")
