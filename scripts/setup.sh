@@ -37,13 +37,16 @@ make_venv() {
   "$PYTHON" -m venv "$VENV"
 }
 
-install() { # NAME-OF-STAMP REQUIREMENT
+install() { # NAME-OF-STAMP REQUIREMENT MODULES
   local stamp="$VENV/.agentlab-$1" want
   want=$({ cat pyproject.toml constraints.txt && pwd; } | sha256sum)
   [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return
   make_venv
   echo "setup: installing agentlab ($1) into $VENV" >&2
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$2" >&2
+  # Compiling every module of every package takes longer than installing them. What runs is compiled when it is first
+  # imported; MODULES now, since sandboxes see the packages read-only.
+  "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e "$2" >&2
+  "$VENV/bin/python" -c "import $3"
   echo "$want" >"$stamp"
 }
 
@@ -81,9 +84,10 @@ engine() {
 }
 
 case "${1:-}" in
-  core) install core . ;;
+  core) install core . "agentlab.runs, agentlab.tools.fit, agentlab.tools.program" ;;
   dev)
-    install dev '.[train,infer,notebook,otlp,postgres,ray,dev]'
+    install dev '.[train,infer,notebook,otlp,postgres,ray,dev]' \
+      "agentlab.runs, agentlab.tools.fit, agentlab.tools.program, scipy.optimize, torch"
     cp "$VENV/.agentlab-dev" "$VENV/.agentlab-core"
     ;;
   service) service "$2" "$3" ;;

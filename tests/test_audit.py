@@ -275,10 +275,9 @@ def test_a_run_is_audited_in_its_folder_and_planned_from(place: Path) -> None:
     found = json.loads(agentlab("runs", "show", "published.csv-001", "--json", cwd=place).stdout)
     assert card["formula"] == found["law"]["formula"]
     assert (place / "runs/published.csv-001/audit.md").is_file()
-    plan = agentlab("plan", "published.csv-001", "draws=60", "--flops", "1e23", "--json", cwd=place)
-    answer = json.loads(plan.stdout.splitlines()[-1])
-    assert answer["compute"] == 1e23
-    assert set(answer["config"]) == {"n_params", "tokens"}
+    plan = agentlab("plan", "published.csv-001", "draws=60", "--flops", "1e23", cwd=place).stdout
+    for part in ("1e+23", "n_params", "tokens / param"):
+        assert part in plan
 
 
 def test_a_plan_spends_the_compute_and_tells_what_being_wrong_costs(place: Path) -> None:
@@ -292,7 +291,6 @@ def test_a_plan_spends_the_compute_and_tells_what_being_wrong_costs(place: Path)
         "plan", *GIVEN, "--flops", "1e23", "--flops-per", "2*n_params*tokens", "--json", cwd=place
     ).stdout
     assert json.loads(cheaper.splitlines()[-1])["value"] < answer["value"]
-    assert "tokens / param" in agentlab("plan", *GIVEN, "--flops", "1e23", cwd=place).stdout
 
 
 @pytest.mark.parametrize(

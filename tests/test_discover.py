@@ -120,7 +120,7 @@ def test_a_run_killed_at_random_moments_and_resumed_writes_the_same_bytes(
 ) -> None:
     rng = np.random.default_rng(seed)
     folder = tmp_path / "runs" / "runs.csv-001"
-    command = [str(AGENTLAB), "discover", *words(data, *SMALL), "--plain"]
+    command = [str(AGENTLAB), "discover", *words(data, *SMALL), "workers=1", "--plain"]
     kills = 0
     while True:
         process = subprocess.Popen(
@@ -145,7 +145,7 @@ def test_a_run_killed_at_random_moments_and_resumed_writes_the_same_bytes(
 
 
 def test_interrupting_once_finishes_the_step_and_reports(data: Path, tmp_path: Path) -> None:
-    command = [str(AGENTLAB), "discover", *words(data, "budget.candidates=100000"), "--json"]
+    command = [str(AGENTLAB), "discover", *words(data, "budget.candidates=100000", "window=8", "workers=1"), "--json"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     trace = tmp_path / "runs" / "runs.csv-001" / "trace.jsonl"
     end = time.monotonic() + 120
@@ -160,7 +160,13 @@ def test_interrupting_once_finishes_the_step_and_reports(data: Path, tmp_path: P
 
 
 def test_two_runs_share_a_folder(data: Path, tmp_path: Path) -> None:
-    command = [str(AGENTLAB), "discover", *words(data, "budget.candidates=4", "window=4"), "out=shared", "--plain"]
+    command = [
+        str(AGENTLAB),
+        "discover",
+        *words(data, "budget.candidates=4", "window=4", "workers=1"),
+        "out=shared",
+        "--plain",
+    ]
     both = [
         subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)
     ]
