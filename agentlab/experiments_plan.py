@@ -54,7 +54,7 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
         UsageError: nothing can be paid for.
     """
     task, rows = read_rows(folder, every=True)
-    design = _design_of(folder, task)
+    design = design_of(folder, task)
     if design is None:
         return None
     space = space_of(design, task)
@@ -81,7 +81,8 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
     ]
 
 
-def _design_of(folder: Path, task: Task) -> Design | None:
+def design_of(folder: Path, task: Task) -> Design | None:
+    """The design space of a run's task, as the run keeps it; None where the task has none."""
     if (folder / DESIGN).exists():
         return read_kept(folder, task)
     name = read_config(folder).task

@@ -15,6 +15,7 @@ import pytest
 from agentlab.tools import _lab_calls, lab
 from agentlab.tools._lab_asking import calls
 from agentlab.tools._lab_short import LONGEST
+from finished_runs import finished
 from lab_session import ROWS, TRUE, Session, ask, environment_of, session, write_sweep
 from mcp import Client, MCPError
 
@@ -266,6 +267,19 @@ def test_a_training_run_is_started_under_a_cap_and_a_simulated_answer_says_so(ro
     assert (done["state"], done["simulated"]) == ("done", True)
     assert "nothing was trained" in done["note"]
     assert call("run_stop", run=job["job"])["was"] == "done"
+
+
+def test_a_run_that_is_proposed_can_be_submitted_as_it_is(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = shutil.copytree(finished("training", tmp_path_factory), root / "runs" / "toy-001").name
+    told = call("train_propose", run=run, flops=1e22, max_runs=2)
+    assert told["submit"]["backend"] == "simulator"
+    assert 1 <= len(told["next_runs"]) <= 2
+    assert told["flops"] == pytest.approx(sum(one["flops"] for one in told["next_runs"]))
+    first = told["next_runs"][0]
+    job = call("train_submit", config=first["config"], max_flops=1.01 * first["flops"], **told["submit"])
+    assert job["simulated"]
+    assert job["flops"] == pytest.approx(first["flops"])
+    call("run_stop", run=job["job"])
 
 
 def test_the_sealed_budget_of_a_task_is_refused(root: Path) -> None:

@@ -260,6 +260,9 @@ class Proposal(Answer):
     config: dict[str, float] = Field(default_factory=dict)
     regret: tuple[Number, Number] | None = None
     next_runs: list[NextRun] = Field(default_factory=list)
+    submit: dict[str, JsonValue] = Field(
+        default_factory=dict, description="What train_submit takes for these runs beside config and max_flops."
+    )
     flops: float = Field(default=0.0, description="Of the next runs together.")
 
 

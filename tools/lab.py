@@ -183,10 +183,13 @@ async def train_propose(
     note = "" if planned else "no next runs: the run's task has no design space, or none would change the decision"
     total = sum(one.flops for one in planned)
     kept = {k: found[k] for k in ("question", "config", "regret")}
-    return bounded(Proposal(**kept, next_runs=planned, flops=total, note=note))
+    submit = await off(_lab_train.submitted_with, run) if planned else {}
+    if planned and not submit:
+        note = "train_submit cannot make these: agentlab discover task=.. experiments=.. makes them by another tool"
+    return bounded(Proposal(**kept, next_runs=planned, submit=submit, flops=total, note=note))
 
 
-@server.tool(annotations=hints(repeats=True))
+@server.tool(annotations=hints(repeats=True, outside=True))
 async def train_submit(
     config: Config,
     max_flops: Annotated[float, Field(gt=0, description="Refused where the run would cost more training FLOPs.")],
@@ -198,9 +201,16 @@ async def train_submit(
 ) -> Submitted:
     """Start one training run as a job, under a cap of FLOPs; the same config again is the same job.
 
+    A config of train_propose goes with what that says under `submit`; the training text of its task is found for it.
     Follow it with run_get(run=job). What backend=simulator answers is labelled: it trains nothing.
     """
-    return await _lab_train.submit(config, max_flops, backend, await off(_lab_train.task_of, run, task), truth, name)
+    with refusals():
+        task = await off(_lab_train.task_of, run, task)
+        whole = await _lab_train.completed(config, run, task)
+    if whole is None:
+        note = "the training text of its task is being built; call again with the same arguments"
+        return Submitted(job="", state="starting", flops=0.0, max_flops=max_flops, simulated=False, note=note)
+    return await _lab_train.submit(whole, max_flops, backend, task, truth, name)
 
 
 # ---- leaderboard ----
