@@ -23,7 +23,7 @@ discover:
 	$(BIN)/agentlab discover task=moe_leverage
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .
