@@ -239,7 +239,6 @@ def plan(
     from agentlab.audit import plan as choose
     from agentlab.audit_page import plan_page
     from agentlab.audit_words import settings_of
-    from agentlab.experiments_plan import next_runs, page
     from agentlab.runs_asked import asked, audit_after
     from agentlab.words import UsageError
 
@@ -253,13 +252,18 @@ def plan(
         raise UsageError("agentlab plan: say how much compute there is, above 0: --flops 1e23")
     settings = replace(settings, flops=compute, flops_per=flops_per or settings.flops_per)
     found = choose(it.law, it.taken.task, it.taken.rows, settings)
-    asked_next = None if it.folder is None or law else next_runs(it.folder, compute, runs=runs, spend=spend)
+    asked_next, told_next = None, ""
+    if it.folder is not None and not law:
+        from agentlab.experiments_plan import next_runs, page  # brings the whole loop along
+
+        asked_next = next_runs(it.folder, compute, runs=runs, spend=spend)
+        told_next = "" if asked_next is None else f"\n{page(asked_next, it.folder)}"
     if as_json:
         print_json(asdict(found) | ({} if asked_next is None else {"next_runs": [asdict(n) for n in asked_next]}))
     else:
         print(plan_page(found, audit_after(words or [], law, compute)))
-        if asked_next is not None and it.folder is not None:
-            print(f"\n{page(asked_next, it.folder)}")
+        if told_next:
+            print(told_next)
 
 
 def _goodput(words: list[str], rate: str, *, as_json: bool) -> None:

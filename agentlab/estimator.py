@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentlab import runs, selection
+from agentlab import selection
 from agentlab.csv_header import TableError
 from agentlab.errors import nearest
 from agentlab.metrics import pooled
@@ -144,6 +144,8 @@ class ScalingLaw:
         return self
 
     def _made(self, folder: Path, features: list[str], targets: list[str], *, weighted: bool) -> FoundLaw:
+        from agentlab import runs  # noqa: PLC0415 - brings the whole loop along
+
         config = RunConfig(
             data=str(folder / ROWS), target=",".join(targets), features=",".join(features), group=self.group,
             weights=WEIGHT if weighted else None, scale=self.scale, residual=self.residual, robust=self.robust,
