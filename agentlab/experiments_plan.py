@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from agentlab.catalog import load_design
 from agentlab.discover_files import TRACE
+from agentlab.experiments import SEEDS
 from agentlab.experiments_laws import Survivor, beliefs_of, question_of, survivors_of
 from agentlab.experiments_open import DESIGN, read_kept
 from agentlab.metrics import digits
@@ -18,7 +20,7 @@ from agentlab.run_rows import read_rows
 from agentlab.runs_files import read_config
 from agentlab.selection_box import box_points
 from agentlab.space import Design, read_design, space_of
-from agentlab.trace import read
+from agentlab.trace import dump, read
 from agentlab.types import Task
 from agentlab.words import UsageError
 
@@ -54,7 +56,7 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
         UsageError: nothing can be paid for.
     """
     task, rows = read_rows(folder, every=True)
-    design = design_of(folder, task)
+    design = _design_of(folder, task)
     if design is None:
         return None
     space = space_of(design, task)
@@ -69,20 +71,42 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
     question = question_of(task, rows, design, flops)
     box = box_points(task, rows)
     picks = choose(Round(space, rows, beliefs, question, most, runs, config.seed, len(rounds), box, design.misfit))
+    made = [r["config"] for r in records if r["kind"] == "experiment"]
+    configs = _seeded([space.configs[p.place] for p in picks], made, design.seed, SEEDS + 100 * config.seed)
     return [
         NextRun(
             {k: digits(float(v[p.place])) for k, v in space.columns.items()},
-            space.configs[p.place],
+            whole,
             digits(float(space.cost[p.place])),
             digits(p.closes),
             digits(p.between),
         )
-        for p in picks
+        for p, whole in zip(picks, configs, strict=True)
     ]
 
 
-def design_of(folder: Path, task: Task) -> Design | None:
-    """The design space of a run's task, as the run keeps it; None where the task has none."""
+def _seeded(
+    configs: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], name: str, first: int
+) -> list[Mapping[str, Any]]:
+    """The configs with seeds as the loop gives them: one that is there already, or comes twice, is another run."""
+    if not name:
+        return list(configs)
+    counts = Counter(dump({k: v for k, v in config.items() if k != name}) for config in made)
+    found: list[Mapping[str, Any]] = []
+    for config in configs:
+        same = dump(config)
+        found.append({**config, name: first + counts[same]})
+        counts[same] += 1
+    return found
+
+
+def made_by(folder: Path) -> dict[str, Any]:
+    """The tool that makes the runs of a run's design space, and its arguments beside the config."""
+    design = _design_of(folder, read_rows(folder)[0])
+    return {} if design is None else {"tool": design.tool, "arguments": dict(design.arguments)}
+
+
+def _design_of(folder: Path, task: Task) -> Design | None:
     if (folder / DESIGN).exists():
         return read_kept(folder, task)
     name = read_config(folder).task

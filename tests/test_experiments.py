@@ -163,6 +163,9 @@ def test_the_next_runs_are_planned_with_their_cost_and_what_each_settles(ended: 
     assert found is not None
     assert 1 <= len(found) <= 3
     assert all(r.flops == pytest.approx(6 * r.columns["N"] * r.columns["D"]) and 0 < r.closes <= 1 for r in found)
+    configs = [json.dumps(r.config) for r in found]
+    assert len(set(configs)) == len(configs), "a repeat has another seed"
+    assert min(r.config["seed"] for r in found) >= 1000
     page = agentlab(ended, "plan", "toy-001", "--flops", "1e22", "--runs", "3")
     assert "what it settles" in page
     assert "/toy experiments=" in page.strip().splitlines()[-1]

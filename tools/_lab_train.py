@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
-from agentlab.tools._lab_asking import off
 from agentlab.tools._lab_places import run_folder, task_name
 from agentlab.tools._lab_records import RunState, Submitted
 from agentlab.tools._lab_short import cut
 from agentlab.tools._train_records import Config, Truth, run_of
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import JsonValue
-
-if TYPE_CHECKING:
-    from agentlab.space import Design
 
 KIND = "train"
-START = "train.start"
-TEXT = "train.corpus"
+TRAINER = "torch"
 
 
 def task_of(run: str | None, task: str | None) -> str | None:
@@ -34,39 +28,14 @@ def task_of(run: str | None, task: str | None) -> str | None:
     return None if named is None else str(named)
 
 
-def design_of(run: str | None, task: str | None) -> Design | None:
-    """The design space of the run, without one of the task; None where there is none."""
-    from agentlab.catalog import load_design, load_task  # noqa: PLC0415 -- as below
-    from agentlab.experiments_plan import design_of as kept  # noqa: PLC0415
-    from agentlab.run_rows import read_rows  # noqa: PLC0415
-    from agentlab.space import read_design  # noqa: PLC0415
-
-    if run is not None:
-        folder = run_folder(run)
-        return kept(folder, read_rows(folder)[0])
-    told = load_design(task) if task is not None else None
-    return None if told is None or task is None else read_design(told[1], load_task(task))
-
-
-def submitted_with(run: str) -> dict[str, JsonValue]:
-    """What `train_submit` takes for the runs of a run's design space beside their config; nothing where it has none."""
-    design = design_of(run, None)
-    if design is None or design.tool != START:
-        return {}
-    return {"run": run} | {key: design.arguments[key] for key in ("backend", "truth") if key in design.arguments}
-
-
-async def completed(config: Config, run: str | None, task: str | None) -> Config | None:
-    """The config with the training text of its task, where it names none; None while that is being built."""
+async def completed(config: Config, backend: str, task: str | None) -> Config | None:
+    """The config with the training text of its task, where our trainer needs one; None while that is being built."""
+    if backend != TRAINER or task is None or "corpus" in config:
+        return config
     from agentlab.tools import train  # noqa: PLC0415 -- half a second that other tools need not wait for
 
-    design = await off(design_of, run, task)
-    if design is None or design.prepare is None or design.prepare.tool != TEXT or set(design.prepare.take) <= {*config}:
-        return config
-    text = await train.corpus(**design.prepare.arguments)
-    if text.state != "done":
-        return None
-    return {key: getattr(text, name) for key, name in design.prepare.take.items()} | config
+    text = await train.corpus(task)
+    return {"corpus": text.folder} | config if text.state == "done" else None
 
 
 async def submit(

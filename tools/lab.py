@@ -183,9 +183,10 @@ async def train_propose(
     note = "" if planned else "no next runs: the run's task has no design space, or none would change the decision"
     total = sum(one.flops for one in planned)
     kept = {k: found[k] for k in ("question", "config", "regret")}
-    submit = await off(_lab_train.submitted_with, run) if planned else {}
-    if planned and not submit:
-        note = "train_submit cannot make these: agentlab discover task=.. experiments=.. makes them by another tool"
+    made_by = found.get("made_by") or {}
+    if planned and made_by["tool"] != "train.start":
+        note = f"train_submit cannot make these: their tool is {made_by['tool']}"
+    submit = {} if note else {"run": run} | {k: v for k, v in made_by["arguments"].items() if k in ("backend", "truth")}
     return bounded(Proposal(**kept, next_runs=planned, submit=submit, flops=total, note=note))
 
 
@@ -204,9 +205,8 @@ async def train_submit(
     A config of train_propose goes with what that says under `submit`; the training text of its task is found for it.
     Follow it with run_get(run=job). What backend=simulator answers is labelled: it trains nothing.
     """
-    with refusals():
-        task = await off(_lab_train.task_of, run, task)
-        whole = await _lab_train.completed(config, run, task)
+    task = await off(_lab_train.task_of, run, task)
+    whole = await _lab_train.completed(config, backend, task)
     if whole is None:
         note = "the training text of its task is being built; call again with the same arguments"
         return Submitted(job="", state="starting", flops=0.0, max_flops=max_flops, simulated=False, note=note)
