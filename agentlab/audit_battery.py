@@ -114,7 +114,7 @@ def _solved(case: Case, trial: Trial, law: Law, rows: Rows) -> FloatArray | None
 
 
 def _decided(case: Case, trial: Trial, law: Law, theta: FloatArray, rows: Rows) -> Decision | None:
-    """The decision of a variant; one made in other inputs is judged in the audited ones."""
+    """The decision of a variant; one made in other inputs is told and judged in the audited ones."""
     if trial.back is None:
         return decision(case, theta, law=law)
     levers = tuple(  # the same search, in the other unit
@@ -126,7 +126,10 @@ def _decided(case: Case, trial: Trial, law: Law, theta: FloatArray, rows: Rows) 
         return None
     config = trial.back(there.config)
     lost, short = judged(case, {k: np.array([v]) for k, v in config.items()})
-    return replace(there, regret=lost, shortfall=short)
+    params, tokens = case.question.params, case.question.tokens
+    ratio = digits(config[tokens] / config[params]) if there.ratio is not None and params and tokens else None
+    told = {name: digits(value) for name, value in config.items()}
+    return replace(there, config=told, ratio=ratio, regret=lost, shortfall=short)
 
 
 def _ratio(new: Rows, old: Rows, name: str) -> float:

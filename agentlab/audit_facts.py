@@ -158,7 +158,8 @@ def _beyond(card: Card) -> Iterable[Finding]:
     low = min(seen, key=lambda f: f.coverage90 if f.coverage90 is not None else math.inf)
     wrong = not COVERED[0] <= (low.coverage90 or 0.0) <= COVERED[1]
     text = f"Fitted below 1/{far.factor:g} of the largest scale it errs by {_percent(100 * (far.are or 0.0))} beyond"
-    text += f"; its 90% intervals cover {low.coverage90:.0%} at their worst (factor {low.factor:g})."
+    text += f"; its 90% intervals cover {low.coverage90:.0%} at their worst (factor {low.factor:g})"
+    text += f" where {ENOUGH} rows or more lie beyond."
     yield wrong, text
 
 

@@ -35,7 +35,7 @@ def by_bfgs(law: Law, data: Data, options: FitOptions, count: int, *, averaged: 
 
 
 def by_simplex(law: Law, data: Data, options: FitOptions, count: int) -> FloatArray:
-    """The best end (P,) of `count` simplex searches (Nelder & Mead 1965) of at most 200 P evaluations."""
+    """The best end (P,) of `count` simplex searches (Nelder & Mead 1965) of at most 200 P steps."""
     return _best(_Objective(law, data, options), [_simplex(x) for x in _starts(law, data, options, count)])
 
 

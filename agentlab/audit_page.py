@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agentlab.audit import Plan
 from agentlab.audit_records import Card, Decision
+from agentlab.types import ALL
 
 BLANK = "____"
 """What stands where nobody says it, or nothing could be varied."""
@@ -264,7 +265,10 @@ def summary(card: Card, files: Sequence[str], after: str) -> str:
 
 def plan_page(plan: Plan, after: str) -> str:
     """The page of `agentlab plan`."""
-    lines = [f"law       {plan.formula}", f"question  {plan.question}", ""]
+    lines = [f"law       {plan.formula}", f"question  {plan.question}"]
+    if plan.group != ALL:
+        lines.append(f"group     {plan.group} alone: every group has its own law")
+    lines.append("")
     lines.append(f"{'choose':14s} {'value':>12s}   90% interval (resampled training runs)")
     for name, value in plan.config.items():
         low, high = plan.intervals[name]

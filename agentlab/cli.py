@@ -259,7 +259,7 @@ def plan(
 
         asked_next = next_runs(it.folder, compute, runs=runs, spend=spend)
         if asked_next is not None:
-            further = {"next_runs": [asdict(n) for n in asked_next], "made_by": made_by(it.folder)}
+            further = {"next_runs": [asdict(n) for n in asked_next], "tool": made_by(it.folder)}
             told_next = f"\n{page(asked_next, it.folder)}"
     if as_json:
         print_json(asdict(found) | further)

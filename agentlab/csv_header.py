@@ -61,8 +61,11 @@ def read_header(path: Path) -> tuple[str, tuple[str, ...]]:
         raise TableError(
             f"{path}: {size / 1e9:.1f} GB; at most {MAX_BYTES / 1e9:.0f} GB is read: keep the columns and rows needed"
         )
-    with path.open("rb") as file:
-        start = file.read(4096)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}; give a file that can be read") from error
     if start[:2] in (b"\x1f\x8b", b"PK", b"BZ"):
         raise TableError(f"{path}: not a text file (compressed or a workbook?); save it as a plain CSV file")
     with text_of(path) as file:

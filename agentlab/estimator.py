@@ -160,6 +160,8 @@ class ScalingLaw:
             law = open_run(made).law
         else:
             free = FoundLaw(self.formula, {}, Ground(made, taken.task, config))
+            if not free.law.used:
+                raise UsageError(f"formula={self.formula!r}: names no column of X; there is: {', '.join(features)}")
             law = replace(free, params=selection.rounded(free.fit))
         # The folder goes: what is needed of it later is read now.
         _ = law.ground.rows, law.ground.every

@@ -77,7 +77,7 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
         NextRun(
             {k: digits(float(v[p.place])) for k, v in space.columns.items()},
             whole,
-            digits(float(space.cost[p.place])),
+            float(space.cost[p.place]),
             digits(p.closes),
             digits(p.between),
         )
@@ -100,10 +100,10 @@ def _seeded(
     return found
 
 
-def made_by(folder: Path) -> dict[str, Any]:
-    """The tool that makes the runs of a run's design space, and its arguments beside the config."""
+def made_by(folder: Path) -> str:
+    """The tool that makes the runs of a run's design space; "" where there is none."""
     design = _design_of(folder, read_rows(folder)[0])
-    return {} if design is None else {"tool": design.tool, "arguments": dict(design.arguments)}
+    return "" if design is None else design.tool
 
 
 def _design_of(folder: Path, task: Task) -> Design | None:

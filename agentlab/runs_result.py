@@ -24,6 +24,10 @@ class NoLawError(AgentlabError):
     exit_code = 3
 
 
+ALIKE = 1e-6
+"""Share by which errors may differ and count as the same: a form that is found again is not better than itself."""
+
+
 def result(folder: Path) -> dict[str, Any]:
     """What a run found, in the form of DESIGN section 4, read from its trace alone."""
     config = read_config(folder)
@@ -133,7 +137,8 @@ def _verdict(law: Record, holdout: Record, beside: Mapping[str, Any]) -> str:
     if found is not None:
         text += f" and the sealed hold-out with {_percent(found)} (R2 {number(found['r2']):.3f})"
         if reference is not None:
-            better = "better than" if number(found["nmse"]) < number(reference["nmse"]) else "no better than"
+            ours, theirs = number(found["nmse"]), number(reference["nmse"])
+            better = "better than" if ours < (1 - ALIKE) * theirs else "no better than"
             text += f", {better} the published form ({_percent(reference)}, R2 {number(reference['r2']):.3f})"
     if name := beside["beaten_by"]:
         text = f"no law beats the baseline ({name}: {_percent(beside['dev'][name])}); the best formula {text}"

@@ -181,7 +181,8 @@ class Connection:
         if client is None or method not in self._tools or not self._tools[method].repeatable:
             client = await self._living()
         if method not in self._tools:
-            raise EvaluationError(f"{self._spec.name}.{method}: no such tool; {nearest(method, self._tools)}")
+            name, whole = f"{self._spec.name}.{method}", [f"{self._spec.name}.{tool}" for tool in self._tools]
+            raise EvaluationError(f"{name}: no such tool; {nearest(name, whole)}")
         try:
             return await self._ask(client, method, arguments, progress)
         except (MCPError, OSError) as error:

@@ -62,6 +62,8 @@ def test_rows_that_hold_no_number_are_named() -> None:
     fitted = ScalingLaw("E + A/N**a").fit(data[["N"]], data["loss"])
     with pytest.raises(UsageError, match="loss: row 3 is nan"):
         fitted.score(gaps[["N"]], gaps["loss"])
+    with pytest.raises(UsageError, match="names no column of X; there is: x0"):
+        ScalingLaw("E + A/N**a").fit(data[["N"]].to_numpy(), data["loss"].to_numpy())
     words = data.assign(N=["one", *map(str, data["N"][1:])])
     with pytest.raises(UsageError, match="N: row 0 is 'one', no number"):
         ScalingLaw("E + A/N**a").fit(words[["N"]], words["loss"])

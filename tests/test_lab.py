@@ -272,14 +272,38 @@ def test_a_training_run_is_started_under_a_cap_and_a_simulated_answer_says_so(ro
 def test_a_run_that_is_proposed_can_be_submitted_as_it_is(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     run = shutil.copytree(finished("training", tmp_path_factory), root / "runs" / "toy-001").name
     told = call("train_propose", run=run, flops=1e22, max_runs=2)
-    assert told["submit"]["backend"] == "simulator"
+    assert told["submit"] == {"run": run}, "the planted law is nobody's to know"
     assert 1 <= len(told["next_runs"]) <= 2
     assert told["flops"] == pytest.approx(sum(one["flops"] for one in told["next_runs"]))
     first = told["next_runs"][0]
-    job = call("train_submit", config=first["config"], max_flops=1.01 * first["flops"], **told["submit"])
+    job = call("train_submit", config=first["config"], max_flops=first["flops"], **told["submit"])
     assert job["simulated"]
     assert job["flops"] == pytest.approx(first["flops"])
     call("run_stop", run=job["job"])
+    asked = {"config": first["config"], **told["submit"], "max_flops": 1e30}
+    refused(call("train_submit", **asked, task="moe_leverage"), "leave task= away")
+    refused(call("train_submit", **asked, name=run), "a run is called so")
+    refused(call("train_submit", **asked | {"max_flops": "Infinity"}), "finite")
+    truth = {"law": "E + A/n", "params": {"E": 1, "A": 1}}
+    less = {"config": {"n": 1e6, "flops": -6e14}, "backend": "simulator", "truth": truth, "max_flops": 1e15}
+    refused(call("train_submit", **less), "it costs -6e+14 FLOPs")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("audit_my_fitt", {}, "did you mean 'audit_my_fit'?"),
+        ("audit_my_fit", {"law": "E"}, "audit_my_fit: data, target, features missing"),
+        ("plan_next_runs", {"run": "x", "flop": "1"}, "did you mean 'flops'?"),
+    ],
+)
+def test_a_prompt_that_cannot_be_filled_in_says_why(name: str, given: dict[str, str], words: str) -> None:
+    async def work(client: Client) -> str:
+        with pytest.raises(MCPError) as told:
+            await client.get_prompt(name, given)
+        return str(told.value)
+
+    refused(use(work), words)
 
 
 def test_the_sealed_budget_of_a_task_is_refused(root: Path) -> None:
@@ -342,7 +366,8 @@ def test_a_brief_answer_tells_better_laws_and_not_every_candidate(long_run: Path
     better = [e["entry"] for e in events if e["event"] == "better law"]
     assert better == [i for i in range(501) if i % 3]
     assert max(lengths) <= LONGEST
-    found = call("run_get", run=long_run.name, cursor=10**6)
+    refused(call("run_get", run=long_run.name, cursor=10**6), "no place in this run")
+    found = call("run_get", run=long_run.name)
     assert found["evaluated"] + found["rejected"] == ENTRIES
     assert found["state"] == "open"
 

@@ -19,7 +19,7 @@ ROUNDING = 1e-9
 
 
 def refuse_sealed(task: str | None, corpus: JsonValue, flops: float | None, key: str | None) -> None:
-    """Refuse a budget at or above the hold-out of the task, or, where none is named, of any task with this corpus.
+    """Refuse a budget at or above the hold-out of the task that is named, or of any task with this corpus.
 
     Args:
         task: Name or folder of a task.
@@ -30,10 +30,11 @@ def refuse_sealed(task: str | None, corpus: JsonValue, flops: float | None, key:
     Raises:
         ToolError: the budget is sealed, or cannot be told and might be.
     """
-    if task is None:
-        for name in _tasks_of(corpus):
-            refuse_sealed(name, corpus, flops, key)
-        return
+    for name in dict.fromkeys([*([] if task is None else [task]), *_tasks_of(corpus)]):
+        _refuse(name, flops, key)
+
+
+def _refuse(task: str, flops: float | None, key: str | None) -> None:
     limit = tomllib.loads(task_file(task, "task.toml").read_text(encoding="utf-8")).get("data", {}).get("sealed_flops")
     opened = os.environ.get(SEALED_KEY)
     if limit is None or (opened and key == opened):

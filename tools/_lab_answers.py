@@ -80,8 +80,9 @@ def predicted(found: Mapping[str, Any], task: Mapping[str, Any], detail: Detail)
     columns = {k: v for k, v in found["columns"].items() if detail == "full" or k in kept}
     n = len(columns[task["targets"][0]])
     answer = Predictions(by=found["by"], formula=cut(found["formula"]), n=n, columns=columns)
-    if length(answer.model_dump(mode="json")) > LONGEST:
-        raise ToolError(f"{n} points make too long an answer; send a part of them at a time, with detail=brief")
+    if (long := length(answer.model_dump(mode="json"))) > LONGEST:
+        fits = max(1, int(0.9 * n * LONGEST / long))
+        raise ToolError(f"{n} points make too long an answer; send at most {fits} at a time")
     return answer
 
 

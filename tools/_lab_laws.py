@@ -23,7 +23,7 @@ from pydantic import Field
 MOST_POINTS = 2_000
 """Points of one prediction."""
 Draws = Annotated[int, Field(ge=20, le=5_000, description="Bootstrap draws behind the intervals.")]
-Flops = Annotated[float, Field(gt=0, description="The compute of the decision, in FLOPs.")]
+Flops = Annotated[float, Field(gt=0, allow_inf_nan=False, description="The compute of the decision, in FLOPs.")]
 Found = dict[str, Any] | None
 Points = Annotated[
     dict[str, list[float | str]] | None,

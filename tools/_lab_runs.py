@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agentlab.tools._lab_records import Best, RunState
 from agentlab.tools._lab_short import LONGEST, cut, length, shortened
@@ -261,8 +261,11 @@ def _printed(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _news(_folder: Path, found: Tally, cursor: int, room: int) -> tuple[list[dict[str, Any]], int]:
+def _news(folder: Path, found: Tally, cursor: int, room: int) -> tuple[list[dict[str, Any]], int]:
     """Events after a cursor, and the next one: where the last of them ends, or all that was read."""
+    if cursor:
+        with (folder / "trace.jsonl").open("rb") as file:
+            _check_place(file, found, cursor)
     page: list[dict[str, Any]] = []
     at = cursor
     for place, event in found.events:
@@ -276,15 +279,20 @@ def _news(_folder: Path, found: Tally, cursor: int, room: int) -> tuple[list[dic
     return page, max(cursor, found.place)
 
 
+def _check_place(file: BinaryIO, found: Tally, cursor: int) -> None:
+    """Raise ToolError where a cursor is no end of a record; else the file is read on from there."""
+    file.seek(max(0, cursor - 1))
+    if cursor > found.place or (cursor and file.read(1) != b"\n"):
+        raise ToolError(f"cursor={cursor}: no place in this run; take it from the last answer, or start with 0")
+
+
 def _page(folder: Path, found: Tally, cursor: int, room: int) -> tuple[list[dict[str, Any]], int]:
     """Whole records after a cursor, as many as there is room for, and the next cursor."""
     trace = folder / "trace.jsonl"
     if not found.place:
         return [], 0
     with trace.open("rb") as file:
-        file.seek(max(0, cursor - 1))
-        if cursor > found.place or (cursor and file.read(1) != b"\n"):
-            raise ToolError(f"cursor={cursor}: no place in this run; take it from the last answer, or start with 0")
+        _check_place(file, found, cursor)
     page: list[dict[str, Any]] = []
     for record, place in _records(trace, cursor):
         shown = shortened(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
@@ -13,19 +14,39 @@ from agentlab.tools._lab_short import cut
 from agentlab.tools._train_records import Config, Truth, run_of
 from mcp.server.mcpserver.exceptions import ToolError
 
+from agentlab.catalog import load_design
+
 KIND = "train"
-TRAINER = "torch"
+START, TRAINER = "train.start", "torch"
 
 
 def task_of(run: str | None, task: str | None) -> str | None:
-    """The task that a training run is for, whose sealed budgets are refused. Raises ToolError where there is none."""
-    if task is not None:
-        found: str = task_name(task)
-        return found
-    if run is None:
-        return None
-    named = json.loads((run_folder(run) / "config.json").read_text(encoding="utf-8"))["task"]
-    return None if named is None else str(named)
+    """The task that a training run is for, whose sealed budgets are refused; None where none is told.
+
+    Raises:
+        ToolError: there is no such run or task, or the run is of another task.
+    """
+    asked: str | None = None if task is None else task_name(task)
+    named = None if run is None else _config_of(run)["task"]
+    if asked is not None and named is not None and asked != named:
+        raise ToolError(f"run {run} is of task {named}, not of {asked}; leave task= away")
+    return asked if named is None else str(named)
+
+
+def _config_of(run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_folder(run) / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def backend_of(run: str | None, truth: Truth | None) -> tuple[str, Truth | None]:
+    """Who makes the runs of a run's design space, and the law of a simulator, which no caller is told."""
+    if run is None or truth is not None:
+        return TRAINER, truth
+    kept, task = run_folder(run) / "design.json", _config_of(run)["task"]
+    told = (Path(), json.loads(kept.read_text())) if kept.is_file() else load_design(task) if task else None
+    arguments = {} if told is None or told[1].get("tool") != START else told[1].get("arguments", {})
+    planted = arguments.get("truth")
+    return arguments.get("backend", TRAINER), None if planted is None else Truth(**planted)
 
 
 async def completed(config: Config, backend: str, task: str | None) -> Config | None:
@@ -55,10 +76,13 @@ async def submit(
 
     cost = (await train.estimate(config, backend=backend, truth=truth)).flops
     if cost is None:
-        raise ToolError(f"backend {backend} does not tell what this costs; give its template a line `flops`")
+        lacks = "write flops, or N and D, into config" if backend == "simulator" else "give its template a line `flops`"
+        raise ToolError(f"backend {backend} does not tell what this costs; {lacks}")
+    if not cost > 0:
+        raise ToolError(f"it costs {cost:g} FLOPs; write a config of a run")
     if cost > max_flops:
         raise ToolError(
-            f"it costs {cost:.4g} FLOPs, above max_flops={max_flops:g}; raise that, or write a smaller config"
+            f"it costs {cost:.10g} FLOPs, above max_flops={max_flops:.10g}; raise that, or write a smaller config"
         )
     started = await train.start(config, name=name, task=task, backend=backend, truth=truth)
     note = "simulated: nothing is trained, the loss is of a planted law" if started.simulated else ""

@@ -27,9 +27,13 @@ class Search(BaseModel):
 
     candidates: int | None = Field(default=None, ge=1, le=1_000_000, description="Formulas to try; 1000 unless told.")
     max_minutes: float | None = Field(default=None, gt=0, le=10_080, description="Stop by the clock; null: never.")
-    max_usd: float | None = Field(default=None, gt=0, description="What models may cost; needed for evolve and code.")
+    max_usd: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="What models may cost; needed for evolve and code."
+    )
     max_tokens: int | None = Field(default=None, ge=1, description="Tokens that models may take, in place of max_usd.")
-    max_flops: float | None = Field(default=None, gt=0, description="FLOPs of training runs; needed for experiments.")
+    max_flops: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="FLOPs of training runs; needed for experiments."
+    )
     proposer: Literal["mutate", "evolve", "code"] = Field(
         default="mutate",
         description="mutate asks no model; evolve and code ask those that the server was started with.",

@@ -175,6 +175,8 @@ def _points(asked: Request, names: Sequence[str], group: str | None) -> tuple[di
     for name in wanted:
         if name not in told:
             raise TableError(f"points: no column {name!r}; give {', '.join(wanted)}, one value a point")
+    if more := [name for name in told if name not in wanted]:
+        raise TableError(f"points: {more[0]!r} is no column of the law; give {', '.join(wanted)} alone")
     if len({len(told[name]) for name in wanted}) != 1:
         raise TableError(f"points: the columns {', '.join(wanted)} differ in length; give one value a point")
     columns: dict[str, FloatArray] = {}

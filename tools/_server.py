@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentlab.tools._http import LOOPBACK, Listening, serve_http
+from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.extension import Extension
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, InputRequiredResult, ToolAnnotations
+from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, ToolAnnotations
 from pydantic import ValidationError
 
 from agentlab import __version__
@@ -43,6 +44,21 @@ class _Server(MCPServer[Any]):
             if isinstance(error.__cause__, ValidationError):
                 raise ToolError(f"{name}: {_faults(error.__cause__, schema)}") from error.__cause__
             raise
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Fill in a prompt. Raises MCPError for one that there is not, and for arguments that it lacks."""
+        prompts = {prompt.name: prompt for prompt in await self.list_prompts()}
+        if name not in prompts:
+            raise MCPError(INVALID_PARAMS, f"no prompt {name!r}; {nearest(name, prompts)}")
+        taken = {argument.name: bool(argument.required) for argument in prompts[name].arguments or ()}
+        given = arguments or {}
+        if unknown := [key for key in given if key not in taken]:
+            raise MCPError(INVALID_PARAMS, f"{name}: no argument {unknown[0]!r}; {nearest(unknown[0], taken)}")
+        if missing := [key for key, required in taken.items() if required and key not in given]:
+            raise MCPError(INVALID_PARAMS, f"{name}: {', '.join(missing)} missing")
+        return await super().get_prompt(name, arguments, context)
 
 
 def _faults(error: ValidationError, schema: Mapping[str, Any]) -> str:

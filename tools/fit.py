@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,9 +47,11 @@ class Fitted(BaseModel):
     ok: bool
     reason: str = ""
     params: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
-    residual_scale: dict[str, dict[str, float]] = Field(default_factory=dict)
+    residual_scale: Mapping[str, Mapping[str, float | None]] = Field(default_factory=dict)
     converged: dict[str, dict[str, float]] = Field(default_factory=dict)
-    condition: dict[str, dict[str, float]] = Field(default_factory=dict)
+    condition: Mapping[str, Mapping[str, float | None]] = Field(
+        default_factory=dict, description="null: infinite, so that the rows do not determine the parameters"
+    )
 
 
 class Judged(BaseModel):

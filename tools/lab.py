@@ -101,7 +101,7 @@ async def discover_start(
     ctx: Context[Any],
     search: Search = Search(),  # noqa: B008 -- frozen
     max_minutes: Annotated[float | None, Field(gt=0, le=10_080, description="The same as in `search`.")] = None,
-    max_usd: Annotated[float | None, Field(gt=0, description="The same as in `search`.")] = None,
+    max_usd: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="The same as in `search`.")] = None,
     idempotency_key: Annotated[
         str | None, Field(min_length=1, max_length=200, description="The same key again names the same run.")
     ] = None,
@@ -155,7 +155,8 @@ async def run_stop(
     job = _lab_train.job_of(run)
     if job is not None:
         await off(_lab_train.cancel, job)
-        return Stopped(run=run, was=job.state, note="stopped; the same config resumes it")
+        note = "stopped; the same config resumes it" if job.going else "it had ended"
+        return Stopped(run=run, was=job.state, note=note)
     folder = run_folder(run)
     with refusals():
         was = await off(lambda: detach.stop(folder, now=now))
@@ -172,7 +173,9 @@ async def train_propose(
     flops: _lab_laws.Flops,
     ctx: Context[Any],
     max_runs: Annotated[int, Field(ge=1, le=200, description="Next runs at most.")] = 8,
-    spend: Annotated[float | None, Field(gt=0, description="FLOPs that they may cost together.")] = None,
+    spend: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="FLOPs that they may cost together.")
+    ] = None,
 ) -> Proposal:
     """The training runs to make next: what each costs, and how much of what is open about the decision it settles."""
     argv = [*CLI, "plan", str(run_folder(run)), "--flops", f"{flops!r}", "--runs", str(max_runs), "--json"]
@@ -183,19 +186,22 @@ async def train_propose(
     note = "" if planned else "no next runs: the run's task has no design space, or none would change the decision"
     total = sum(one.flops for one in planned)
     kept = {k: found[k] for k in ("question", "config", "regret")}
-    made_by = found.get("made_by") or {}
-    if planned and made_by["tool"] != "train.start":
-        note = f"train_submit cannot make these: their tool is {made_by['tool']}"
-    submit = {} if note else {"run": run} | {k: v for k, v in made_by["arguments"].items() if k in ("backend", "truth")}
+    submit = {"run": run} if planned and found["tool"] == "train.start" else {}
+    if planned and not submit:
+        note = f"train_submit cannot make these: their tool is {found['tool']}"
+    elif planned and all(one.closes == "nan" for one in planned):
+        note = "no law says which runs are worth more: these were drawn at random"
     return bounded(Proposal(**kept, next_runs=planned, submit=submit, flops=total, note=note))
 
 
 @server.tool(annotations=hints(repeats=True, outside=True))
 async def train_submit(
     config: Config,
-    max_flops: Annotated[float, Field(gt=0, description="Refused where the run would cost more training FLOPs.")],
-    backend: Backend = "torch",
-    run: Annotated[str | None, Field(description="The run it is for: its task's sealed budgets.")] = None,
+    max_flops: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Refused where the run would cost more training FLOPs.")
+    ],
+    backend: Backend | None = None,
+    run: Annotated[str | None, Field(description="The run it is for: its backend, its task's sealed budgets.")] = None,
     task: Annotated[str | None, Field(description="The task it is for, in place of a run.")] = None,
     truth: Annotated[Truth | None, Field(description="For the simulator only, which trains nothing.")] = None,
     name: Annotated[str | None, Field(description="Job id to use.")] = None,
@@ -206,6 +212,10 @@ async def train_submit(
     Follow it with run_get(run=job). What backend=simulator answers is labelled: it trains nothing.
     """
     task = await off(_lab_train.task_of, run, task)
+    if name is not None and (runs_folder() / name).exists():
+        raise ToolError(f"name={name}: a run is called so; give another name, or none")
+    if backend is None:
+        backend, truth = await off(_lab_train.backend_of, run, truth)
     whole = await _lab_train.completed(config, backend, task)
     if whole is None:
         note = "the training text of its task is being built; call again with the same arguments"

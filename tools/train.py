@@ -237,7 +237,10 @@ async def _order(
     if sandbox != "local" and backend != "torch":
         raise ToolError(f"sandbox={sandbox}: only our trainer runs there; leave it away, or write backend=torch")
     if truth is not None and backend != "simulator":
-        raise ToolError("truth: only the simulator has a planted law; leave it away, or write backend=simulator")
+        raise ToolError(
+            f"truth: only the simulator has a planted law, and backend={backend}; leave it away, or write "
+            "backend=simulator"
+        )
     if backend == "torch":
         return await _trainer.order(config, sandbox, voting, place)
     for key in ("backend", "truth", "template"):
