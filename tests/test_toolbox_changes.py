@@ -156,7 +156,7 @@ def test_a_server_that_died_unasked_is_replaced_before_a_tool_that_may_not_be_re
 
 def test_an_unknown_tool_names_the_nearest_and_words_alone_come_back_as_text(change: Use) -> None:
     async def work(toolbox: Toolbox) -> Any:
-        with pytest.raises(EvaluationError, match="did you mean 'shrink'"):
+        with pytest.raises(EvaluationError, match=r"did you mean 'changing\.shrink'"):
             await toolbox.call("changing.shrnk", {})
         return await toolbox.call("changing.say", {})
 
