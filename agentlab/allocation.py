@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -45,6 +46,10 @@ NEAR_EDGE = 1e-3
 """Share of a lever's range within which an optimum counts as lying on its edge."""
 
 
+Size = TypeVar("Size", float, FloatArray)
+"""One configuration has numbers, several have arrays."""
+
+
 class AllocationError(AgentlabError):
     """A law that does not answer what was asked of it."""
 
@@ -82,6 +87,12 @@ class Question:
         """Whether the decision is a compute-optimal number of parameters and of tokens."""
         return self.params is not None and self.tokens is not None
 
+    def ratio(self, config: Mapping[str, Size]) -> Size | None:
+        """Tokens per parameter of a configuration, or None where the question is another one."""
+        if self.params is None or self.tokens is None:
+            return None
+        return config[self.tokens] / config[self.params]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -97,9 +108,7 @@ class Choice:
 
     def ratio(self, question: Question) -> FloatArray | None:
         """Tokens per parameter (B,), or None where the question is another one."""
-        if question.params is None or question.tokens is None:
-            return None
-        return self.config[question.tokens] / self.config[question.params]
+        return question.ratio(self.config)
 
 
 def asked(

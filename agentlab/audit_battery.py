@@ -126,10 +126,9 @@ def _decided(case: Case, trial: Trial, law: Law, theta: FloatArray, rows: Rows) 
         return None
     config = trial.back(there.config)
     lost, short = judged(case, {k: np.array([v]) for k, v in config.items()})
-    params, tokens = case.question.params, case.question.tokens
-    ratio = digits(config[tokens] / config[params]) if there.ratio is not None and params and tokens else None
+    ratio = case.question.ratio(config)
     told = {name: digits(value) for name, value in config.items()}
-    return replace(there, config=told, ratio=ratio, regret=lost, shortfall=short)
+    return replace(there, config=told, ratio=None if ratio is None else digits(ratio), regret=lost, shortfall=short)
 
 
 def _ratio(new: Rows, old: Rows, name: str) -> float:

@@ -68,7 +68,7 @@ def _best(objective: _Objective, searches: Sequence[Search]) -> FloatArray:
 
 def _side_by_side(objective: _Objective, searches: Sequence[Search]) -> list[FloatArray]:
     """The ends of all searches, each of which takes the steps that it would take alone."""
-    ends: dict[int, FloatArray] = {}
+    ends = [np.empty(0)] * len(searches)
     asked = {i: next(search) for i, search in enumerate(searches)}
     while asked:
         cost, gradient = objective.at(np.array(list(asked.values())))
@@ -78,7 +78,7 @@ def _side_by_side(objective: _Objective, searches: Sequence[Search]) -> list[Flo
             except StopIteration as end:
                 ends[i] = end.value
                 del asked[i]
-    return [ends[i] for i in range(len(searches))]
+    return ends
 
 
 def _starts(law: Law, data: Data, options: FitOptions, count: int) -> list[FloatArray]:

@@ -252,17 +252,14 @@ def plan(
         raise UsageError("agentlab plan: say how much compute there is, above 0: --flops 1e23")
     settings = replace(settings, flops=compute, flops_per=flops_per or settings.flops_per)
     found = choose(it.law, it.taken.task, it.taken.rows, settings)
-    further: dict[str, object] = {}
-    told_next = ""
+    asked_next, told_next = None, ""
     if it.folder is not None and not law:
-        from agentlab.experiments_plan import made_by, next_runs, page  # brings the whole loop along
+        from agentlab.experiments_plan import next_runs, page  # brings the whole loop along
 
         asked_next = next_runs(it.folder, compute, runs=runs, spend=spend)
-        if asked_next is not None:
-            further = {"next_runs": [asdict(n) for n in asked_next], "tool": made_by(it.folder)}
-            told_next = f"\n{page(asked_next, it.folder)}"
+        told_next = "" if asked_next is None else f"\n{page(asked_next, it.folder)}"
     if as_json:
-        print_json(asdict(found) | further)
+        print_json(asdict(found) | ({} if asked_next is None else {"next_runs": [asdict(n) for n in asked_next]}))
     else:
         print(plan_page(found, audit_after(words or [], law, compute)))
         if told_next:

@@ -232,23 +232,33 @@ async def design(state: State, *, runtime: Runtime[Loop]) -> dict[str, Any]:
         picks = DESIGNS[loop.config.design](rest) or DESIGNS["random"](rest)
     if not picks:
         return {"stop": "flops" if len(space) else "every run was refused"}
-    counts = Counter(dump(_unseeded(loop, r["config"])) for r in loop.of("experiment"))
-    first = len(loop.of("experiment"))
+    made = [r["config"] for r in loop.of("experiment")]
+    seeds = seeds_of(loop.design, [space.configs[pick.place] for pick in picks], made, loop.config.seed)
     asked = []
-    for i, pick in enumerate(picks):
+    for i, (pick, seed) in enumerate(zip(picks, seeds, strict=True)):
         config = dict(space.configs[pick.place])
-        same = dump(_unseeded(loop, config))
-        seed = SEEDS + 100 * loop.config.seed + counts[same]
-        counts[same] += 1
         asked.append(
-            _asked(loop, space, pick.place, config, seed, number, first + i) | _worth(pick.closes, pick.between)
+            _asked(loop, space, pick.place, config, seed, number, len(made) + i) | _worth(pick.closes, pick.between)
         )
     loop.append(*asked)
     return {}
 
 
-def _unseeded(loop: Loop, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if k != loop.design.seed}
+def seeds_of(
+    design: Design, configs: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], seed: int
+) -> list[int]:
+    """A seed for each config: one that was `made` already, or comes twice, is another run. `seed` is the loop's."""
+    counts = Counter(dump(_unseeded(design, config)) for config in made)
+    found = []
+    for config in configs:
+        same = dump(_unseeded(design, config))
+        found.append(SEEDS + 100 * seed + counts[same])
+        counts[same] += 1
+    return found
+
+
+def _unseeded(design: Design, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k != design.seed}
 
 
 def _worth(closes: float, between: float) -> Record:
@@ -258,9 +268,11 @@ def _worth(closes: float, between: float) -> Record:
 def _open_places(loop: Loop) -> BoolArray:
     """The places (X,) of the space that no run was refused or failed at."""
     bad = {
-        dump(_unseeded(loop, r["config"])) for r in loop.measured if r["status"] != "ok" and r["reason"] != "stopped"
+        dump(_unseeded(loop.design, r["config"]))
+        for r in loop.measured
+        if r["status"] != "ok" and r["reason"] != "stopped"
     }
-    return np.array([dump(_unseeded(loop, config)) not in bad for config in loop.space.configs])
+    return np.array([dump(_unseeded(loop.design, config)) not in bad for config in loop.space.configs])
 
 
 def _asked(loop: Loop, space: Space, place: int, config: dict[str, Any], seed: int, number: int, index: int) -> Record:

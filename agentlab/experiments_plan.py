@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from agentlab.catalog import load_design
 from agentlab.discover_files import TRACE
-from agentlab.experiments import SEEDS
+from agentlab.experiments import seeds_of
 from agentlab.experiments_laws import Survivor, beliefs_of, question_of, survivors_of
 from agentlab.experiments_open import DESIGN, read_kept
 from agentlab.metrics import digits
@@ -20,7 +19,7 @@ from agentlab.run_rows import read_rows
 from agentlab.runs_files import read_config
 from agentlab.selection_box import box_points
 from agentlab.space import Design, read_design, space_of
-from agentlab.trace import dump, read
+from agentlab.trace import read
 from agentlab.types import Task
 from agentlab.words import UsageError
 
@@ -30,7 +29,7 @@ RUNS = 8
 
 @dataclass(frozen=True)
 class NextRun:
-    """One run: the features of the law, its config for the tool, its FLOPs, and what it settles.
+    """One run: the features of the law, its config for the `tool` that makes it, its FLOPs, and what it settles.
 
     `closes` is the share of the open variance that it takes off after those before it; `between_laws` the part of this
     that comes from laws that disagree.
@@ -41,6 +40,7 @@ class NextRun:
     flops: float
     closes: float
     between_laws: float
+    tool: str
 
 
 def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | None = None) -> list[NextRun] | None:
@@ -72,38 +72,19 @@ def next_runs(folder: Path, flops: float, *, runs: int = RUNS, spend: float | No
     box = box_points(task, rows)
     picks = choose(Round(space, rows, beliefs, question, most, runs, config.seed, len(rounds), box, design.misfit))
     made = [r["config"] for r in records if r["kind"] == "experiment"]
-    configs = _seeded([space.configs[p.place] for p in picks], made, design.seed, SEEDS + 100 * config.seed)
+    configs = [space.configs[p.place] for p in picks]
+    seeds = seeds_of(design, configs, made, config.seed)
     return [
         NextRun(
             {k: digits(float(v[p.place])) for k, v in space.columns.items()},
-            whole,
+            {**whole, design.seed: seed} if design.seed else whole,
             float(space.cost[p.place]),
             digits(p.closes),
             digits(p.between),
+            design.tool,
         )
-        for p, whole in zip(picks, configs, strict=True)
+        for p, whole, seed in zip(picks, configs, seeds, strict=True)
     ]
-
-
-def _seeded(
-    configs: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], name: str, first: int
-) -> list[Mapping[str, Any]]:
-    """The configs with seeds as the loop gives them: one that is there already, or comes twice, is another run."""
-    if not name:
-        return list(configs)
-    counts = Counter(dump({k: v for k, v in config.items() if k != name}) for config in made)
-    found: list[Mapping[str, Any]] = []
-    for config in configs:
-        same = dump(config)
-        found.append({**config, name: first + counts[same]})
-        counts[same] += 1
-    return found
-
-
-def made_by(folder: Path) -> str:
-    """The tool that makes the runs of a run's design space; "" where there is none."""
-    design = _design_of(folder, read_rows(folder)[0])
-    return "" if design is None else design.tool
 
 
 def _design_of(folder: Path, task: Task) -> Design | None:

@@ -251,6 +251,7 @@ class NextRun(BaseModel):
     flops: float
     closes: Number
     between_laws: Number
+    tool: str
 
 
 class Proposal(Answer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from agentlab.tools._jobs import NAME, Job, Store, jobs_folder
@@ -42,21 +41,19 @@ def backend_of(run: str | None, truth: Truth | None) -> tuple[str, Truth | None]
     """Who makes the runs of a run's design space, and the law of a simulator, which no caller is told."""
     if run is None or truth is not None:
         return TRAINER, truth
-    kept, task = run_folder(run) / "design.json", _config_of(run)["task"]
-    told = (Path(), json.loads(kept.read_text())) if kept.is_file() else load_design(task) if task else None
-    arguments = {} if told is None or told[1].get("tool") != START else told[1].get("arguments", {})
+    design = _design_of(run)
+    arguments = design.get("arguments", {}) if design.get("tool") == START else {}
     planted = arguments.get("truth")
     return arguments.get("backend", TRAINER), None if planted is None else Truth(**planted)
 
 
-async def completed(config: Config, backend: str, task: str | None) -> Config | None:
-    """The config with the training text of its task, where our trainer needs one; None while that is being built."""
-    if backend != TRAINER or task is None or "corpus" in config:
-        return config
-    from agentlab.tools import train  # noqa: PLC0415 -- half a second that other tools need not wait for
-
-    text = await train.corpus(task)
-    return {"corpus": text.folder} | config if text.state == "done" else None
+def _design_of(run: str) -> dict[str, Any]:
+    """The table [design] of a run's task, as a loop keeps it; empty where there is none."""
+    kept, task = run_folder(run) / "design.json", _config_of(run)["task"]
+    if kept.is_file():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    told = load_design(task) if task else None
+    return {} if told is None else told[1]
 
 
 async def submit(
@@ -69,11 +66,19 @@ async def submit(
 ) -> Submitted:
     """Start a job that costs at most `max_flops`; the same config again is the same job.
 
+    A config for our trainer without a training text gets that of its task, which may have to be built first.
+
     Raises:
         ToolError: it costs more, its cost cannot be told, its budget is sealed, or the backend refuses it.
     """
     from agentlab.tools import train  # noqa: PLC0415 -- half a second that other tools need not wait for
 
+    if backend == TRAINER and task is not None and "corpus" not in config:
+        text = await train.corpus(task)
+        if text.state != "done":
+            note = "the training text of its task is being built; call again with the same arguments"
+            return Submitted(job="", state="starting", flops=0.0, max_flops=max_flops, simulated=False, note=note)
+        config = {"corpus": text.folder} | config
     cost = (await train.estimate(config, backend=backend, truth=truth)).flops
     if cost is None:
         lacks = "write flops, or N and D, into config" if backend == "simulator" else "give its template a line `flops`"

@@ -36,8 +36,8 @@ class _Server(MCPServer[Any]):
         if name not in schemas:
             raise ToolError(f"no tool {name!r}; {nearest(name, schemas)}")
         schema = schemas[name]
-        if unknown := [key for key in arguments if key not in schema["properties"]]:
-            raise ToolError(f"{name}: no argument {unknown[0]!r}; {nearest(unknown[0], schema['properties'])}")
+        if stray := _stray(arguments, schema["properties"]):
+            raise ToolError(f"{name}: {stray}")
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
@@ -54,11 +54,16 @@ class _Server(MCPServer[Any]):
             raise MCPError(INVALID_PARAMS, f"no prompt {name!r}; {nearest(name, prompts)}")
         taken = {argument.name: bool(argument.required) for argument in prompts[name].arguments or ()}
         given = arguments or {}
-        if unknown := [key for key in given if key not in taken]:
-            raise MCPError(INVALID_PARAMS, f"{name}: no argument {unknown[0]!r}; {nearest(unknown[0], taken)}")
+        if stray := _stray(given, taken):
+            raise MCPError(INVALID_PARAMS, f"{name}: {stray}")
         if missing := [key for key, required in taken.items() if required and key not in given]:
             raise MCPError(INVALID_PARAMS, f"{name}: {', '.join(missing)} missing")
         return await super().get_prompt(name, arguments, context)
+
+
+def _stray(given: Mapping[str, Any], taken: Mapping[str, Any]) -> str:
+    """What is wrong with the first argument that is not taken, "" where all are."""
+    return next((f"no argument {key!r}; {nearest(key, taken)}" for key in given if key not in taken), "")
 
 
 def _faults(error: ValidationError, schema: Mapping[str, Any]) -> str:

@@ -186,9 +186,9 @@ async def train_propose(
     note = "" if planned else "no next runs: the run's task has no design space, or none would change the decision"
     total = sum(one.flops for one in planned)
     kept = {k: found[k] for k in ("question", "config", "regret")}
-    submit = {"run": run} if planned and found["tool"] == "train.start" else {}
+    submit = {"run": run} if planned and planned[0].tool == _lab_train.START else {}
     if planned and not submit:
-        note = f"train_submit cannot make these: their tool is {found['tool']}"
+        note = f"train_submit cannot make these: their tool is {planned[0].tool}"
     elif planned and all(one.closes == "nan" for one in planned):
         note = "no law says which runs are worth more: these were drawn at random"
     return bounded(Proposal(**kept, next_runs=planned, submit=submit, flops=total, note=note))
@@ -211,16 +211,12 @@ async def train_submit(
     A config of train_propose goes with what that says under `submit`; the training text of its task is found for it.
     Follow it with run_get(run=job). What backend=simulator answers is labelled: it trains nothing.
     """
-    task = await off(_lab_train.task_of, run, task)
     if name is not None and (runs_folder() / name).exists():
         raise ToolError(f"name={name}: a run is called so; give another name, or none")
+    task = await off(_lab_train.task_of, run, task)
     if backend is None:
         backend, truth = await off(_lab_train.backend_of, run, truth)
-    whole = await _lab_train.completed(config, backend, task)
-    if whole is None:
-        note = "the training text of its task is being built; call again with the same arguments"
-        return Submitted(job="", state="starting", flops=0.0, max_flops=max_flops, simulated=False, note=note)
-    return await _lab_train.submit(whole, max_flops, backend, task, truth, name)
+    return await _lab_train.submit(config, max_flops, backend, task, truth, name)
 
 
 # ---- leaderboard ----
